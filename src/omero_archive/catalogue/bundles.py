@@ -1,0 +1,397 @@
+"""Bundles with their files and images: put them in, find them, move them from state to state."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from omero_archive.catalogue.events import actor, now, record
+from omero_archive.catalogue.tables import bundle, file, image
+from omero_archive.errors import BrokenInvariant, UnknownObject, WrongState
+from omero_archive.model import (
+    Bundle,
+    BundleName,
+    Checksum,
+    FileAttributes,
+    FileIdentity,
+    FileKind,
+    Fixity,
+    Image,
+    Key,
+    OriginalFile,
+)
+from omero_archive.states import DECISION_MOVES, RESIDENCY_MOVES, Decision, Residency, check_move
+from omero_archive.transfer import SourceRead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is wished for a bundle, and by whom."""
+
+    by: str
+    reason: str | None = None
+    keep_until: date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRecord:
+    """One row of `bundle`. See `tables.py` for the columns."""
+
+    id: int
+    name: BundleName
+    home: str | None
+    fileset_ids: tuple[int, ...]
+    owner: str
+    owner_group: str
+    containers: tuple[str, ...]
+    imported_at: datetime | None
+    acquired_at: datetime | None
+    file_count: int
+    size_bytes: int
+    decision: Decision
+    requested_by: str
+    requested_at: datetime
+    reason: str | None
+    keep_until: date | None
+    decided_by: str | None
+    decided_at: datetime | None
+    decision_note: str | None
+    hold_reason: str | None
+    held_by: str | None
+    residency: Residency
+    is_marked: bool
+    intent: str | None
+    released_at: datetime | None
+    near_since: datetime | None
+    pinned_until: datetime | None
+    attempts: int
+    last_error: str | None
+    retry_at: datetime | None
+    needs_attention: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """One file of a bundle: what OMERO recorded, and what was read, None until then."""
+
+    id: int
+    bundle_id: int
+    original: OriginalFile
+    read: SourceRead | None
+
+    @property
+    def key(self) -> Key:
+        return self.original.key
+
+    @property
+    def source(self) -> SourceRead:
+        """What was read. Raises `BrokenInvariant` where something happened that only happens after reading."""
+        if self.read is None:
+            raise BrokenInvariant(f"{self.key} was never read; a person must look.")
+        return self.read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """One image of a bundle, with its flag from before we marked it."""
+
+    id: int
+    name: str
+    is_fileset_image: bool
+    previous_archived: bool | None
+
+
+# ---- finding
+
+
+def by_name(connection: sa.Connection, name: BundleName) -> BundleRecord | None:
+    """The bundle of that name, None if it was never added."""
+    row = connection.execute(sa.select(bundle).where(bundle.c.name == name)).one_or_none()
+    return None if row is None else _record(row)
+
+
+def by_id(connection: sa.Connection, bundle_id: int) -> BundleRecord:
+    """The bundle with that number. Raises `UnknownObject`."""
+    row = connection.execute(sa.select(bundle).where(bundle.c.id == bundle_id)).one_or_none()
+    if row is None:
+        raise UnknownObject(f"the catalogue has no bundle with number {bundle_id}.")
+    return _record(row)
+
+
+def by_key(connection: sa.Connection, key: Key) -> BundleRecord | None:
+    """The bundle that the file belongs to, None if it was never added."""
+    found = sa.select(bundle).join(file, file.c.bundle_id == bundle.c.id).where(file.c.key == key)
+    row = connection.execute(found).one_or_none()
+    return None if row is None else _record(row)
+
+
+def every(
+    connection: sa.Connection,
+    *,
+    residency: Iterable[Residency] = (),
+    decision: Iterable[Decision] = (),
+) -> Iterator[BundleRecord]:
+    """All bundles in those states, by number; no states means any."""
+    query = sa.select(bundle).order_by(bundle.c.id)
+    if wanted := tuple(residency):
+        query = query.where(bundle.c.residency.in_(wanted))
+    if decided := tuple(decision):
+        query = query.where(bundle.c.decision.in_(decided))
+    rows = connection.execution_options(yield_per=500).execute(query)
+    return map(_record, rows)
+
+
+def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[BundleName]:
+    """The bundles that have any of these files."""
+    found = sa.select(bundle.c.name).join(file, file.c.bundle_id == bundle.c.id).where(file.c.key.in_(keys))
+    return {BundleName(name) for name in connection.scalars(found.distinct())}
+
+
+def files(connection: sa.Connection, bundle_id: int) -> tuple[FileRecord, ...]:
+    """The files of a bundle, by number."""
+    rows = connection.execute(sa.select(file).where(file.c.bundle_id == bundle_id).order_by(file.c.id))
+    return tuple(map(file_record, rows))
+
+
+def images(connection: sa.Connection, bundle_id: int) -> tuple[ImageRecord, ...]:
+    """The images of a bundle, by OMERO's number."""
+    rows = connection.execute(sa.select(image).where(image.c.bundle_id == bundle_id).order_by(image.c.id))
+    return tuple(
+        ImageRecord(
+            id=row.id,
+            name=row.name,
+            is_fileset_image=row.is_fileset_image,
+            previous_archived=row.previous_archived,
+        )
+        for row in rows
+    )
+
+
+# ---- putting in
+
+
+def insert(connection: sa.Connection, found: Bundle, request: Request, decision: Decision) -> int:
+    """A new bundle with its files and images, RESIDENT; its number."""
+    number = connection.execute(
+        bundle.insert()
+        .values(
+            **_facts(found),
+            name=found.name,
+            decision=decision,
+            requested_by=request.by,
+            requested_at=now(connection),
+            reason=request.reason,
+            keep_until=request.keep_until,
+            residency=Residency.RESIDENT,
+        )
+        .returning(bundle.c.id)
+    ).scalar_one()
+    _insert_files(connection, number, found.files)
+    add_images(connection, number, found.images)
+    record(connection, number, "decision", new=decision, detail={"reason": request.reason, "by": request.by})
+    return int(number)
+
+
+def complete(connection: sa.Connection, number: int, found: Bundle) -> int:
+    """Add the files and images that OMERO has gained since; the number of new files."""
+    known = set(connection.scalars(sa.select(file.c.key).where(file.c.bundle_id == number)))
+    fresh = tuple(original for original in found.files if original.key not in known)
+    connection.execute(bundle.update().where(bundle.c.id == number).values(**_facts(found)))
+    _insert_files(connection, number, fresh)
+    add_images(connection, number, found.images)
+    if fresh:
+        record(connection, number, "files", new=str(len(fresh)))
+    return len(fresh)
+
+
+def _facts(found: Bundle) -> dict[str, Any]:
+    return {
+        "home": found.home,
+        "fileset_ids": list(found.fileset_ids),
+        "owner": found.owner,
+        "owner_group": found.group,
+        "containers": list(found.containers),
+        "imported_at": found.imported_at,
+        "acquired_at": found.acquired_at,
+        "file_count": len(found.files),
+        "size_bytes": found.size_bytes,
+    }
+
+
+def add_images(connection: sa.Connection, number: int, found: Sequence[Image]) -> None:
+    """Add those of OMERO's images that the bundle does not have yet."""
+    known = set(connection.scalars(sa.select(image.c.id).where(image.c.bundle_id == number)))
+    rows = [
+        {"id": one.id, "bundle_id": number, "name": one.name, "is_fileset_image": one.is_fileset_image}
+        for one in found
+        if one.id not in known
+    ]
+    if rows:
+        connection.execute(image.insert(), rows)
+
+
+def _insert_files(connection: sa.Connection, number: int, fresh: Sequence[OriginalFile]) -> None:
+    if fresh:
+        connection.execute(file.insert(), [_file_values(number, original) for original in fresh])
+
+
+def _file_values(number: int, original: OriginalFile) -> dict[str, Any]:
+    return {
+        "bundle_id": number,
+        "kind": original.kind,
+        "omero_id": original.omero_id,
+        "key": original.key,
+        "recorded_size": original.size_bytes,
+        "algorithm": None if original.checksum is None else original.checksum.algorithm,
+        "checksum": None if original.checksum is None else original.checksum.value,
+    }
+
+
+# ---- moving
+
+
+def decide(
+    connection: sa.Connection, found: BundleRecord, new: Decision, *, note: str | None = None, by: str | None = None
+) -> None:
+    """Move a bundle's decision. Raises `WrongState` if the table has no such arrow, or somebody was faster."""
+    check_move(DECISION_MOVES, old=found.decision, new=new, subject=found.name)
+    person = by or actor(connection)
+    values = {"decision": new, "decided_by": person, "decided_at": now(connection), "decision_note": note}
+    _guarded(connection, found, bundle.c.decision == found.decision, values)
+    record(connection, found.id, "decision", old=found.decision, new=new, detail={"note": note, "by": person})
+
+
+def move(connection: sa.Connection, found: BundleRecord, new: Residency, **values: Any) -> None:
+    """Move a bundle's residency; `values` are other columns that change with it. Raises `WrongState`."""
+    check_move(RESIDENCY_MOVES, old=found.residency, new=new, subject=found.name)
+    cleared = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
+    _guarded(connection, found, bundle.c.residency == found.residency, {**cleared, "residency": new, **values})
+    record(connection, found.id, "residency", old=found.residency, new=new)
+
+
+def hold(connection: sa.Connection, found: BundleRecord, reason: str | None) -> None:
+    """Put a bundle on hold, or, with None, lift the hold."""
+    held_by = None if reason is None else actor(connection)
+    values = {"hold_reason": reason, "held_by": held_by}
+    _guarded(connection, found, bundle.c.hold_reason.is_not_distinct_from(found.hold_reason), values)
+    record(connection, found.id, "hold", old=found.hold_reason, new=reason)
+
+
+def pin(connection: sa.Connection, found: BundleRecord, until: datetime | None) -> None:
+    """Keep a bundle's bytes near until then; None lets them go again."""
+    _guarded(connection, found, sa.true(), {"pinned_until": until})
+    record(connection, found.id, "pin", new=None if until is None else until.isoformat())
+
+
+def intend(connection: sa.Connection, found: BundleRecord, intent: str | None) -> None:
+    """Write down what is about to be done, so that an interruption is seen; None when it is done."""
+    _guarded(connection, found, sa.true(), {"intent": intent})
+    record(connection, found.id, "intent", old=found.intent, new=intent)
+
+
+def remember_flags(connection: sa.Connection, flags: dict[int, bool | None]) -> None:
+    """Keep the images' flags from before the mark. Called before OMERO's database is changed, and only then."""
+    rows = [{"number": number, "flag": flag} for number, flag in flags.items()]
+    if rows:
+        statement = image.update().where(image.c.id == sa.bindparam("number"))
+        connection.execute(statement.values(previous_archived=sa.bindparam("flag")), rows)
+
+
+def set_marked(connection: sa.Connection, found: BundleRecord, is_marked: bool, detail: dict[str, object]) -> None:
+    """Record that OMERO's database has, or no longer has, our mark."""
+    _guarded(connection, found, sa.true(), {"is_marked": is_marked})
+    record(connection, found.id, "mark", new="marked" if is_marked else "unmarked", detail=detail)
+
+
+def identified(connection: sa.Connection, identities: Mapping[int, tuple[FileIdentity, FileAttributes]]) -> None:
+    """Remember by what originals, whose bytes are the same, are known from now on; by the file's number."""
+    rows = [
+        {
+            "number": number,
+            "new_device": identity.device,
+            "new_inode": identity.inode,
+            "new_mtime_ns": identity.mtime_ns,
+            "new_ctime_ns": identity.ctime_ns,
+            "new_mode": attributes.mode,
+            "new_uid": attributes.uid,
+            "new_gid": attributes.gid,
+        }
+        for number, (identity, attributes) in identities.items()
+    ]
+    names = ("device", "inode", "mtime_ns", "ctime_ns", "mode", "uid", "gid")
+    if rows:
+        statement = file.update().where(file.c.id == sa.bindparam("number"))
+        connection.execute(statement.values({name: sa.bindparam(f"new_{name}") for name in names}), rows)
+
+
+def note(connection: sa.Connection, found: BundleRecord, what: str, detail: Mapping[str, object]) -> None:
+    """Write an event that is no transition."""
+    record(connection, found.id, what, detail=detail)
+
+
+def try_again(connection: sa.Connection, number: int) -> None:
+    """Let a bundle's own steps be tried at once, whatever went wrong before."""
+    cleared = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
+    connection.execute(bundle.update().where(bundle.c.id == number).values(**cleared))
+
+
+def failed(
+    connection: sa.Connection, number: int, message: str, retry_at: datetime | None, *, needs_attention: bool
+) -> None:
+    """Write down a failure of a bundle's own step beside its state."""
+    values = {
+        "attempts": bundle.c.attempts + 1,
+        "last_error": message,
+        "retry_at": retry_at,
+        "needs_attention": needs_attention,
+    }
+    connection.execute(bundle.update().where(bundle.c.id == number).values(**values))
+    record(connection, number, "failed", detail={"error": message})
+
+
+def file_record(row: Any) -> FileRecord:
+    """A row with the columns of `file` as a record."""
+    checksum = None
+    if row.algorithm is not None and row.checksum is not None:
+        checksum = Checksum(algorithm=row.algorithm, value=row.checksum)
+    original = OriginalFile(
+        kind=FileKind(row.kind),
+        omero_id=row.omero_id,
+        key=Key(row.key),
+        size_bytes=row.recorded_size,
+        checksum=checksum,
+    )
+    return FileRecord(id=row.id, bundle_id=row.bundle_id, original=original, read=_source_read(row))
+
+
+def _source_read(row: Any) -> SourceRead | None:
+    if row.read_at is None:
+        return None
+    return SourceRead(
+        fixity=Fixity(size_bytes=row.size_bytes, sha256=row.sha256, xxh3=row.xxh3),
+        identity=FileIdentity(
+            device=row.device,
+            inode=row.inode,
+            size_bytes=row.size_bytes,
+            mtime_ns=row.mtime_ns,
+            ctime_ns=row.ctime_ns,
+        ),
+        attributes=FileAttributes(mtime_ns=row.mtime_ns, mode=row.mode, uid=row.uid, gid=row.gid),
+    )
+
+
+def _guarded(connection: sa.Connection, found: BundleRecord, guard: Any, values: dict[str, Any]) -> None:
+    done = connection.execute(bundle.update().where(bundle.c.id == found.id, guard).values(**values))
+    if done.rowcount != 1:
+        raise WrongState(f"{found.name} was changed by somebody else meanwhile; look at its status and try again.")
+
+
+def _record(row: Any) -> BundleRecord:
+    values = dict(row._mapping)
+    for name in ("fileset_ids", "containers"):
+        values[name] = tuple(values[name])
+    return BundleRecord(
+        **values | {"decision": Decision(row.decision), "residency": Residency(row.residency)},
+    )

@@ -1,0 +1,317 @@
+"""Copies: which are due, what became of them, and the evidence for a permit. Everything here works on groups."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Integer, Text
+
+from omero_archive.catalogue.bundles import FileRecord, file_record
+from omero_archive.catalogue.events import now, record_moved
+from omero_archive.catalogue.tables import bundle, copy, file, manifest
+from omero_archive.model import BundleName, Key, ServiceName
+from omero_archive.states import COPY_MOVES, CopyEvidence, CopyState, Decision, Residency, check_move
+from omero_archive.transfer import SourceRead
+
+_CLEARED: Mapping[str, Any] = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A piece of work for one job: the copies with these numbers, first to last, that are still in the state."""
+
+    service: ServiceName
+    first_id: int
+    last_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRecord:
+    """One copy with its file."""
+
+    id: int
+    service: ServiceName
+    state: CopyState
+    attempts: int
+    file: FileRecord
+
+    @property
+    def key(self) -> Key:
+        return self.file.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a copy could not go on, and when to try again (None: not before a person has looked)."""
+
+    message: str
+    retry_at: datetime | None
+
+
+def want(connection: sa.Connection, bundle_id: int, services: Sequence[ServiceName]) -> int:
+    """Ask for a copy of every file of a bundle on every service; the number of new copies."""
+    asked = 0
+    for service in services:
+        missing = sa.select(file.c.bundle_id, file.c.id, sa.literal(service), sa.literal(CopyState.PENDING)).where(
+            file.c.bundle_id == bundle_id,
+            ~sa.exists().where(copy.c.file_id == file.c.id, copy.c.service == service),
+        )
+        columns = ["bundle_id", "file_id", "service", "state"]
+        asked += connection.execute(copy.insert().from_select(columns, missing.order_by(file.c.id))).rowcount
+    return asked
+
+
+def try_again(connection: sa.Connection, bundle_id: int) -> int:
+    """Let failed copies of a bundle be tried at once, and missing ones be written again; how many there were."""
+    lost = sa.select(copy.c.id).where(copy.c.bundle_id == bundle_id, copy.c.state == CopyState.MISSING)
+    move(connection, list(connection.scalars(lost)), old=CopyState.MISSING, new=CopyState.PENDING)
+    stuck = sa.and_(copy.c.bundle_id == bundle_id, copy.c.last_error.is_not(None))
+    return connection.execute(copy.update().where(stuck).values(**_CLEARED)).rowcount
+
+
+# ---- what is due
+
+
+def due_slices(
+    connection: sa.Connection, service: ServiceName, state: CopyState, *, size_bytes: int, files: int, poll: timedelta
+) -> list[Slice]:
+    """The work that is due on a service for copies in a state, cut into slices of at most that size."""
+    due = (
+        sa.select(copy.c.id, sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0).label("size_bytes"))
+        .select_from(copy)
+        .join(file, file.c.id == copy.c.file_id)
+        .join(bundle, bundle.c.id == copy.c.bundle_id)
+        .where(_is_due(now(connection), service, state, poll))
+        .subquery()
+    )
+    # The slice a copy falls in: by the bytes before it and by the files before it, whichever cuts earlier.
+    order = due.c.id
+    bytes_before = sa.func.sum(due.c.size_bytes).over(order_by=order, rows=(None, 0)) - due.c.size_bytes
+    files_before = sa.func.row_number().over(order_by=order) - 1
+    cut = sa.select(
+        due.c.id,
+        sa.cast(bytes_before // size_bytes, BigInteger).label("by_size"),
+        (files_before // files).label("by_files"),
+    ).subquery()
+    grouped = (
+        sa.select(sa.func.min(cut.c.id).label("first_id"), sa.func.max(cut.c.id).label("last_id"))
+        .group_by(cut.c.by_size, cut.c.by_files)
+        .order_by(sa.func.min(cut.c.id))
+    )
+    return [Slice(service=service, first_id=row.first_id, last_id=row.last_id) for row in connection.execute(grouped)]
+
+
+def in_slice(connection: sa.Connection, piece: Slice, state: CopyState, *, poll: timedelta) -> list[CopyRecord]:
+    """The copies of a slice that are still due, with their files, by number."""
+    rows = connection.execute(
+        _with_file()
+        .join(bundle, bundle.c.id == copy.c.bundle_id)
+        .where(copy.c.id.between(piece.first_id, piece.last_id), _is_due(now(connection), piece.service, state, poll))
+        .order_by(copy.c.id)
+    )
+    return [_copy_record(row) for row in rows]
+
+
+def _is_due(at: datetime, service: ServiceName, state: CopyState, poll: timedelta) -> sa.ColumnElement[bool]:
+    conditions = [
+        copy.c.service == service,
+        copy.c.state == state,
+        ~copy.c.needs_attention,
+        sa.or_(copy.c.retry_at.is_(None), copy.c.retry_at <= at),
+        bundle.c.decision == Decision.APPROVED,
+        bundle.c.hold_reason.is_(None),
+    ]
+    match state:
+        case CopyState.PENDING:
+            conditions.append(bundle.c.residency == Residency.RESIDENT)
+        case CopyState.WRITTEN:
+            # The manifest is written before any copy of the bundle counts as verified.
+            conditions.append(
+                sa.exists().where(manifest.c.bundle_id == copy.c.bundle_id, manifest.c.service == copy.c.service)
+            )
+        case _:
+            conditions.append(sa.or_(copy.c.asked_at.is_(None), copy.c.asked_at <= at - poll))
+    return sa.and_(*conditions)
+
+
+# ---- what became of them
+
+
+def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRead]]) -> int:
+    """Move copies PENDING -> WRITTEN; `sources` maps each copy to its file's number and what was read."""
+    if not sources:
+        return 0
+    reads = list(sources.values())
+    given = sa.func.unnest(
+        _array([number for number, _ in reads], BigInteger),
+        _array([read.fixity.size_bytes for _, read in reads], BigInteger),
+        _array([read.fixity.sha256 for _, read in reads], Text),
+        _array([read.fixity.xxh3 for _, read in reads], Text),
+        _array([read.identity.device for _, read in reads], BigInteger),
+        _array([read.identity.inode for _, read in reads], BigInteger),
+        _array([read.identity.mtime_ns for _, read in reads], BigInteger),
+        _array([read.identity.ctime_ns for _, read in reads], BigInteger),
+        _array([read.attributes.mode for _, read in reads], Integer),
+        _array([read.attributes.uid for _, read in reads], BigInteger),
+        _array([read.attributes.gid for _, read in reads], BigInteger),
+    ).table_valued(
+        sa.column("id", BigInteger),
+        sa.column("size_bytes", BigInteger),
+        sa.column("sha256", Text),
+        sa.column("xxh3", Text),
+        sa.column("device", BigInteger),
+        sa.column("inode", BigInteger),
+        sa.column("mtime_ns", BigInteger),
+        sa.column("ctime_ns", BigInteger),
+        sa.column("mode", Integer),
+        sa.column("uid", BigInteger),
+        sa.column("gid", BigInteger),
+        name="given",
+    ).render_derived()
+    values = {name: given.c[name] for name in given.c.keys() if name != "id"}  # noqa: SIM118 - a column collection
+    connection.execute(
+        file.update().where(file.c.id == given.c.id).values(read_at=now(connection), **values),
+    )
+    return move(connection, list(sources), old=CopyState.PENDING, new=CopyState.WRITTEN)
+
+
+def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, **values: Any) -> int:
+    """Move copies from state to state, with an event for each; copies that somebody else moved are left alone."""
+    check_move(COPY_MOVES, old=old, new=new, subject="a copy")
+    moved = (
+        copy.update()
+        .where(copy.c.id == sa.any_(_array(list(ids), BigInteger)), copy.c.state == old)
+        .values(**{**_CLEARED, "state": new, **values})
+        .returning(copy.c.bundle_id, copy.c.file_id, copy.c.service)
+        .cte("moved")
+    )
+    return record_moved(connection, moved, old=old, new=new)
+
+
+def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
+    """Move copies WRITTEN -> VERIFIED, with the digest that the original had when it was read."""
+    digest = sa.select(file.c.sha256).where(file.c.id == copy.c.file_id).scalar_subquery()
+    return move(
+        connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, sha256=digest, verified_at=now(connection)
+    )
+
+
+def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Sequence[int] = ()) -> None:
+    """Write down what the service said of each copy, and which of them it called durable just now."""
+    at = now(connection)
+    given = sa.func.unnest(_array(list(words), BigInteger), _array(list(words.values()), Text)).table_valued(
+        sa.column("id", BigInteger), sa.column("word", Text), name="given"
+    ).render_derived()
+    connection.execute(
+        copy.update().where(copy.c.id == given.c.id).values(asked_at=at, word=given.c.word, **_CLEARED)
+    )
+    if confirmed:
+        chosen = copy.c.id == sa.any_(_array(list(confirmed), BigInteger))
+        connection.execute(copy.update().where(chosen).values(confirmed_at=at))
+
+
+def failed(connection: sa.Connection, failures: Mapping[int, Failure]) -> None:
+    """Write down, beside the state, why copies could not go on."""
+    for number, failure in failures.items():
+        connection.execute(
+            copy.update()
+            .where(copy.c.id == number)
+            .values(
+                attempts=copy.c.attempts + 1,
+                last_error=failure.message,
+                retry_at=failure.retry_at,
+                needs_attention=failure.retry_at is None,
+            )
+        )
+
+
+def slice_failed(connection: sa.Connection, piece: Slice, state: CopyState, failure: Failure) -> None:
+    """Write down that a whole slice could not go on."""
+    inside = sa.and_(
+        copy.c.service == piece.service, copy.c.id.between(piece.first_id, piece.last_id), copy.c.state == state
+    )
+    failed(connection, dict.fromkeys(connection.scalars(sa.select(copy.c.id).where(inside)), failure))
+
+
+# ---- what is known
+
+
+def of_bundle(connection: sa.Connection, bundle_id: int, *, service: ServiceName | None = None) -> list[CopyRecord]:
+    """All copies of a bundle, by number."""
+    query = _with_file().where(copy.c.bundle_id == bundle_id).order_by(copy.c.id)
+    if service is not None:
+        query = query.where(copy.c.service == service)
+    return [_copy_record(row) for row in connection.execute(query)]
+
+
+def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEvidence]]:
+    """For each file of a bundle, what is known of its copies."""
+    rows = connection.execute(sa.select(copy).where(copy.c.bundle_id == bundle_id))
+    known: dict[int, list[CopyEvidence]] = {}
+    for row in rows:
+        known.setdefault(row.file_id, []).append(
+            CopyEvidence(
+                service=ServiceName(row.service),
+                state=CopyState(row.state),
+                sha256=row.sha256,
+                confirmed_at=row.confirmed_at,
+            )
+        )
+    return known
+
+
+def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tuple[int, BundleName]]:
+    """The bundles whose copies are all written on the service, but not yet the manifest."""
+    pending = sa.exists().where(
+        copy.c.bundle_id == bundle.c.id, copy.c.service == service, copy.c.state == CopyState.PENDING
+    )
+    some = sa.exists().where(
+        copy.c.bundle_id == bundle.c.id, copy.c.service == service, copy.c.state == CopyState.WRITTEN
+    )
+    done = sa.exists().where(manifest.c.bundle_id == bundle.c.id, manifest.c.service == service)
+    ready = sa.select(bundle.c.id, bundle.c.name).where(
+        bundle.c.decision == Decision.APPROVED,
+        bundle.c.hold_reason.is_(None),
+        ~bundle.c.needs_attention,
+        some,
+        ~pending,
+        ~done,
+    )
+    return [(row.id, BundleName(row.name)) for row in connection.execute(ready.order_by(bundle.c.id))]
+
+
+def manifest_written(connection: sa.Connection, bundle_id: int, service: ServiceName, directory: str) -> None:
+    """Record that the bundle's manifest lies on the service."""
+    values = {"bundle_id": bundle_id, "service": service, "directory": directory, "written_at": now(connection)}
+    connection.execute(manifest.insert().values(**values))
+
+
+def forget_manifests(connection: sa.Connection, bundle_id: int) -> None:
+    """A bundle gained files: its manifests have to be written anew."""
+    connection.execute(manifest.delete().where(manifest.c.bundle_id == bundle_id))
+
+
+def _with_file() -> sa.Select[Any]:
+    return sa.select(
+        file,
+        copy.c.id.label("copy_id"),
+        copy.c.service,
+        copy.c.state,
+        copy.c.attempts,
+    ).join_from(copy, file, file.c.id == copy.c.file_id)
+
+
+def _copy_record(row: Any) -> CopyRecord:
+    return CopyRecord(
+        id=row.copy_id,
+        service=ServiceName(row.service),
+        state=CopyState(row.state),
+        attempts=row.attempts,
+        file=file_record(row),
+    )
+
+
+def _array(values: list[Any], item: Any) -> sa.BindParameter[Any]:
+    return sa.bindparam(None, values, type_=sa.ARRAY(item), unique=True)

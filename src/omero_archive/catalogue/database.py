@@ -1,0 +1,126 @@
+"""The connection to the catalogue, its schema's version, and the locks that keep two of us apart."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+from alembic.command import upgrade
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
+from omero_archive.model import BundleName, Clock
+
+
+class Catalogue:
+    """The catalogue's database. `dsn` is a libpq connection string; `actor` is written into every event."""
+
+    def __init__(self, dsn: str, *, clock: Clock, actor: str) -> None:
+        self.dsn = dsn
+        self.clock = clock
+        self.actor = actor
+        self._engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(self.dsn, application_name="omero-archive"),
+            pool_size=5,
+            max_overflow=10,
+            pool_pre_ping=True,
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction, committed at the end. Raises `DatabaseUnavailable`."""
+        with _reached(), self._engine.begin() as connection:
+            connection.info["clock"] = self.clock
+            connection.info["actor"] = self.actor
+            yield connection
+
+    @contextmanager
+    def lock_bundle(self, name: BundleName) -> Iterator[None]:
+        """Keep others from releasing, recalling, evicting or unarchiving a bundle while we do.
+
+        The lock is the session's: it goes when this process dies. Raises `Busy` if another has it.
+        """
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        # A connection of its own without a transaction: the work below may take hours.
+        with _reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number))):
+                raise Busy(f"{name} is being worked on by another process; try again when it has finished.")
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+
+    def create(self) -> bool:
+        """Make the database if it is not there; whether it was made. Raises `DatabaseUnavailable`."""
+        wanted = conninfo_to_dict(self.dsn).get("dbname")
+        try:
+            psycopg.connect(self.dsn).close()
+        except psycopg.OperationalError as error:
+            if f'database "{wanted}" does not exist' not in str(error):
+                raise DatabaseUnavailable(f"the catalogue's server: {_first_line(error)}") from error
+        else:
+            return False
+        try:
+            with psycopg.connect(make_conninfo(self.dsn, dbname="postgres"), autocommit=True) as server:
+                server.execute(
+                    sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
+                        sql.Identifier(str(wanted))
+                    )
+                )
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(
+                f"the database {wanted!r} could not be made: {_first_line(error)} "
+                f"Let an administrator of PostgreSQL run `createdb --owner=USER --encoding=UTF8 {wanted}`, "
+                "and run this again."
+            ) from error
+        return True
+
+    def migrate(self) -> None:
+        """Bring the schema to this version of the software."""
+        with self.begin() as connection:
+            config = _alembic()
+            config.attributes["connection"] = connection
+            upgrade(config, "head")
+
+    def versions(self) -> tuple[str | None, str | None]:
+        """The schema's version in the database (None: no schema) and the version this software wants."""
+        with self.begin() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        return found, ScriptDirectory.from_config(_alembic()).get_current_head()
+
+    def require_schema(self) -> None:
+        """Raise `SettingsError` unless the database has this software's schema."""
+        found, wanted = self.versions()
+        if found != wanted:
+            state = "has no catalogue yet" if found is None else f"has the catalogue of another version ({found})"
+            raise SettingsError(f"catalogue.database {state}; run `omero-archive init`.")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+        raise DatabaseUnavailable(f"the catalogue's database cannot be reached: {_first_line(error)}") from error
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,58 @@
+"""What happened, written in the transaction that made it so. Rows are only ever added."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from omero_archive.catalogue.tables import event
+
+
+def now(connection: sa.Connection) -> datetime:
+    """The time, from the clock that was injected."""
+    time: datetime = connection.info["clock"]()
+    return time
+
+
+def actor(connection: sa.Connection) -> str:
+    """Who works on this connection."""
+    return str(connection.info["actor"])
+
+
+def record(
+    connection: sa.Connection,
+    bundle_id: int,
+    what: str,
+    *,
+    old: str | None = None,
+    new: str | None = None,
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """Write one event of a bundle."""
+    connection.execute(
+        event.insert().values(
+            at=now(connection),
+            actor=actor(connection),
+            bundle_id=bundle_id,
+            what=what,
+            old=old,
+            new=new,
+            detail=None if detail is None else dict(detail),
+        )
+    )
+
+
+def record_moved(connection: sa.Connection, moved: sa.CTE, *, old: str, new: str) -> int:
+    """Write one event for each row of an UPDATE ... RETURNING bundle_id, file_id, service; how many there were."""
+    rows = sa.select(
+        sa.literal(now(connection)),
+        sa.literal(actor(connection)),
+        moved.c.bundle_id,
+        moved.c.file_id,
+        moved.c.service,
+        sa.literal("copy"),
+        sa.literal(old),
+        sa.literal(new),
+    )
+    columns = ["at", "actor", "bundle_id", "file_id", "service", "what", "old", "new"]
+    return connection.execute(event.insert().from_select(columns, rows)).rowcount

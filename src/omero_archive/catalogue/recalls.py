@@ -1,0 +1,55 @@
+"""Recalls: who asked for a bundle's bytes, and what became of it. One open recall for a bundle, however many ask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from omero_archive.catalogue.events import now, record
+from omero_archive.catalogue.tables import bundle, recall
+from omero_archive.states import Residency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRecall:
+    """A recall that is not finished."""
+
+    id: int
+    bundle_id: int
+    requested_by: str
+    requested_at: datetime
+
+
+def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None) -> bool:
+    """Register a recall; False if one is open already."""
+    values = {"bundle_id": bundle_id, "requested_by": by, "requested_at": now(connection), "reason": reason}
+    done = connection.execute(insert(recall).values(**values).on_conflict_do_nothing())
+    if done.rowcount:
+        record(connection, bundle_id, "recall", new="requested", detail={"by": by, "reason": reason})
+    return bool(done.rowcount)
+
+
+def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
+    """Close the open recall of a bundle, if there is one."""
+    open_one = sa.and_(recall.c.bundle_id == bundle_id, recall.c.finished_at.is_(None))
+    done = connection.execute(recall.update().where(open_one).values(finished_at=now(connection), outcome=outcome))
+    if done.rowcount:
+        record(connection, bundle_id, "recall", new=outcome)
+
+
+def due(connection: sa.Connection) -> Sequence[int]:
+    """The bundles whose recall is due, the oldest request first."""
+    rows = connection.scalars(
+        sa.select(bundle.c.id)
+        .join(recall, recall.c.bundle_id == bundle.c.id)
+        .where(
+            recall.c.finished_at.is_(None),
+            bundle.c.residency.in_([Residency.OFFLINE, Residency.RECALLING]),
+            ~bundle.c.needs_attention,
+            sa.or_(bundle.c.retry_at.is_(None), bundle.c.retry_at <= now(connection)),
+        )
+        .order_by(recall.c.requested_at)
+    )
+    return list(rows)

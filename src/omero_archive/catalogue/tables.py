@@ -1,0 +1,211 @@
+"""The catalogue's schema. `migrations/` makes it; a test compares the two.
+
+Times are with time zone. File names are bytes (`bytea`), since names on disk need not be text. States are text
+with a check, from the tables in `states.py`.
+"""
+
+import os
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from omero_archive.states import CopyState, Decision, Residency
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMING)
+
+
+class PathBytes(TypeDecorator[str]):
+    """A file name as its bytes; in Python the `str` that `os.fsdecode` gives."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> bytes | None:
+        del dialect
+        return None if value is None else os.fsencode(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> str | None:
+        del dialect
+        return None if value is None else os.fsdecode(bytes(value))
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    words = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
+
+
+def _failures() -> list[Column[Any]]:
+    """What stands beside a state when something went wrong."""
+    return [
+        Column("attempts", Integer, nullable=False, server_default=text("0")),
+        Column("last_error", Text),
+        Column("retry_at", DateTime(timezone=True)),
+        Column("needs_attention", Boolean, nullable=False, server_default=false()),
+    ]
+
+
+bundle = Table(
+    "bundle",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # Fileset-12, Image-7
+    Column("home", PathBytes),
+    Column("fileset_ids", ARRAY(BigInteger), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("owner_group", Text, nullable=False),
+    Column("containers", ARRAY(Text), nullable=False),
+    Column("imported_at", DateTime(timezone=True)),
+    Column("acquired_at", DateTime(timezone=True)),
+    Column("file_count", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    # its life before copying
+    Column("decision", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("reason", Text),
+    Column("keep_until", Date),
+    Column("decided_by", Text),
+    Column("decided_at", DateTime(timezone=True)),
+    Column("decision_note", Text),
+    Column("hold_reason", Text),
+    Column("held_by", Text),
+    # where its bytes are
+    Column("residency", Text, nullable=False),
+    Column("is_marked", Boolean, nullable=False, server_default=false()),
+    Column("intent", Text),  # "release" or "unarchive", while it is going on or after it was interrupted
+    Column("released_at", DateTime(timezone=True)),
+    Column("near_since", DateTime(timezone=True)),
+    Column("pinned_until", DateTime(timezone=True)),
+    *_failures(),
+    _one_of("decision", Decision),
+    _one_of("residency", Residency),
+    Index("ix_bundle_residency", "residency"),
+)
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("omero_id", BigInteger, nullable=False),
+    Column("key", PathBytes, nullable=False, unique=True),
+    # as OMERO recorded it
+    Column("recorded_size", BigInteger),
+    Column("algorithm", Text),
+    Column("checksum", Text),
+    # as it was read; all null until then
+    Column("read_at", DateTime(timezone=True)),
+    Column("size_bytes", BigInteger),
+    Column("sha256", Text),
+    Column("xxh3", Text),
+    Column("device", BigInteger),
+    Column("inode", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("ctime_ns", BigInteger),
+    Column("mode", Integer),
+    Column("uid", BigInteger),
+    Column("gid", BigInteger),
+    UniqueConstraint("kind", "omero_id"),
+    Index("ix_file_bundle_id", "bundle_id"),
+)
+
+image = Table(
+    "image",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # OMERO's
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("is_fileset_image", Boolean, nullable=False),
+    # the flag before we marked it; meaningful while the bundle has an intent or is marked
+    Column("previous_archived", Boolean),
+    Index("ix_image_bundle_id", "bundle_id"),
+)
+
+copy = Table(
+    "copy",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), nullable=False),
+    Column("file_id", BigInteger, ForeignKey("file.id"), nullable=False),
+    Column("service", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("sha256", Text),  # of the content that was verified there
+    Column("verified_at", DateTime(timezone=True)),
+    Column("confirmed_at", DateTime(timezone=True)),  # when the service last said "durable"
+    Column("asked_at", DateTime(timezone=True)),  # when it was last asked
+    Column("word", Text),  # the service's own word
+    *_failures(),
+    _one_of("state", CopyState),
+    UniqueConstraint("file_id", "service"),
+    Index("ix_copy_bundle_id_service", "bundle_id", "service"),
+    Index("ix_copy_unfinished", "service", "state", "id", postgresql_where=text("state <> 'DURABLE'")),
+)
+
+manifest = Table(
+    "manifest",
+    metadata,
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("directory", Text, nullable=False),  # key prefix on the service
+    Column("written_at", DateTime(timezone=True), nullable=False),
+)
+
+recall = Table(
+    "recall",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("reason", Text),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("outcome", Text),
+    Index("ix_recall_bundle_id", "bundle_id"),
+    Index("uq_recall_open", "bundle_id", unique=True, postgresql_where=text("finished_at IS NULL")),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("bundle_id", BigInteger, nullable=False),
+    Column("file_id", BigInteger),
+    Column("service", Text),
+    Column("what", Text, nullable=False),  # copy, residency, decision, hold, mark, pin ...
+    Column("old", Text),
+    Column("new", Text),
+    Column("detail", JSONB),
+    Index("ix_event_bundle_id", "bundle_id", "id"),
+)

@@ -1,0 +1,229 @@
+"""Which job runs which step, on procrastinate over the catalogue's own database.
+
+A job is one step on one slice, short, and safe to run again or twice at once: truth is in the catalogue, never in
+the queue. `plan` looks what is due and puts jobs for it on the queue; a job that is queued already is not queued
+again. Failures are written beside the state by the steps, with the time of the next try, so the queue itself
+never retries.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import procrastinate
+import psycopg
+import structlog
+from procrastinate import exceptions
+from procrastinate.jobs import Status
+from procrastinate.schema import SchemaManager
+from psycopg.conninfo import make_conninfo
+
+from omero_archive.catalogue import bundles, copies, recalls
+from omero_archive.catalogue.copies import Failure, Slice
+from omero_archive.errors import ArchiveError, BrokenInvariant, Busy
+from omero_archive.model import ServiceName
+from omero_archive.states import CopyState
+from omero_archive.steps.confirm import confirm
+from omero_archive.steps.copy import Tally, copy
+from omero_archive.steps.manifest import manifest
+from omero_archive.steps.recall import recall
+from omero_archive.steps.site import Site
+from omero_archive.steps.verify import verify
+
+_log = structlog.get_logger()
+
+QUEUES = ("recall", "copy", "manifest", "verify", "confirm")
+"""The steps that jobs run, each a queue of its own, so that a data mover can be given some of them."""
+
+_SLICE_STEPS: dict[str, tuple[CopyState, Callable[[Site, Slice], Tally]]] = {
+    "copy": (CopyState.PENDING, copy),
+    "verify": (CopyState.WRITTEN, verify),
+    "confirm": (CopyState.VERIFIED, confirm),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One step on one piece of work: a slice of copies, or a bundle."""
+
+    step: str
+    service: ServiceName | None
+    first: int  # number of the first copy, or of the bundle
+    last: int
+
+    @property
+    def lock(self) -> str:
+        """By it a job that is queued already is known."""
+        return f"{self.step}:{self.service or ''}:{self.first}-{self.last}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What a run did, counted in copies and bundles."""
+
+    done: int = 0
+    failed: int = 0
+
+
+class Engine:
+    """The jobs of one site. `result` counts what was done while this engine worked."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.result = Result()
+        self._app = procrastinate.App(connector=_connector(site.catalogue.dsn))
+        for step in QUEUES:
+            self._app.task(name=step, queue=step)(self._task(step))
+
+    def plan(self) -> list[Job]:
+        """All work that is due now."""
+        return list(self._due())
+
+    def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
+        """Work off everything that is due, also what becomes due by that, and return."""
+        while jobs := [job for job in self.plan() if job.step in steps]:
+            before = self.result.done + self.result.failed
+            asyncio.run(self._work_off(jobs, steps))
+            if self.result.done + self.result.failed == before:
+                break  # others are on it, or it cannot be done now: not a reason to spin
+        return self.result
+
+    def work(self, *, steps: tuple[str, ...] = QUEUES) -> None:
+        """Go on until a signal says stop; what becomes due is looked for every `work.poll`."""
+        asyncio.run(self._work_on(steps))
+
+    # ---- the inside
+
+    def _due(self) -> Iterator[Job]:
+        site, work = self._site, self._site.settings.work
+        with site.catalogue.begin() as connection:
+            for number in recalls.due(connection):
+                yield Job(step="recall", service=None, first=number, last=number)
+            for service in site.settings.service_names:
+                for number, _ in copies.without_manifest(connection, service):
+                    yield Job(step="manifest", service=service, first=number, last=number)
+                for step, (state, _) in _SLICE_STEPS.items():
+                    slices = copies.due_slices(
+                        connection,
+                        service,
+                        state,
+                        size_bytes=work.slice_size,
+                        files=work.slice_files,
+                        poll=site.poll,
+                    )
+                    for piece in slices:
+                        yield Job(step=step, service=service, first=piece.first_id, last=piece.last_id)
+
+    async def _work_off(self, jobs: list[Job], steps: tuple[str, ...]) -> None:
+        async with self._app.open_async():
+            await self._rescue()
+            await self._defer(jobs)
+            await self._app.run_worker_async(
+                queues=list(steps),
+                wait=False,
+                listen_notify=False,
+                install_signal_handlers=False,
+                delete_jobs="always",
+            )
+
+    async def _work_on(self, steps: tuple[str, ...]) -> None:
+        async with self._app.open_async():
+            planning = asyncio.create_task(self._plan_for_ever(steps))
+            try:
+                await self._app.run_worker_async(queues=list(steps), wait=True, delete_jobs="always")
+            finally:
+                planning.cancel()
+
+    async def _plan_for_ever(self, steps: tuple[str, ...]) -> None:
+        while True:
+            try:
+                jobs = await asyncio.to_thread(self.plan)
+                await self._rescue()
+                await self._defer([job for job in jobs if job.step in steps])
+            except ArchiveError as error:
+                _log.warning("could not plan", action="plan", error=str(error))
+            await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
+
+    async def _defer(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            arguments = {"service": job.service or "", "first": job.first, "last": job.last}
+            deferrer = self._app.configure_task(job.step, queue=job.step, queueing_lock=job.lock)
+            try:
+                await deferrer.defer_async(**arguments)
+            except exceptions.AlreadyEnqueued:
+                continue
+
+    async def _rescue(self) -> None:
+        """Forget jobs whose worker died: what they had not done is due still, and is planned anew."""
+        for job in await self._app.job_manager.get_stalled_jobs():
+            await self._app.job_manager.finish_job(job=job, status=Status.FAILED, delete_job=True)
+
+    def _task(self, step: str) -> Callable[..., None]:
+        def run(service: str, first: int, last: int) -> None:
+            self._run(Job(step=step, service=ServiceName(service) if service else None, first=first, last=last))
+
+        run.__name__ = step
+        return run
+
+    def _run(self, job: Job) -> None:
+        """One job. Whatever happens is written down; the next job goes on."""
+        try:
+            tally = self._step(job)
+        except Busy:
+            tally = Tally()  # somebody else is doing it
+        except ArchiveError as error:
+            self._failed(job, error)
+            tally = Tally(failed=1)
+        except Exception as error:  # noqa: BLE001 - one of the two places: a fault of ours must not stop the others
+            _log.exception("step failed", action=job.step, first=job.first, last=job.last)
+            self._failed(job, BrokenInvariant(f"a fault in omero-archive: {error!r}; a person must look."))
+            tally = Tally(failed=1)
+        self.result.done += tally.done
+        self.result.failed += tally.failed
+        _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
+
+    def _step(self, job: Job) -> Tally:
+        match job.step, job.service:
+            case "recall", _:
+                with self._site.catalogue.begin() as connection:
+                    name = bundles.by_id(connection, job.first).name
+                recall(self._site, name)
+                return Tally(done=1)
+            case "manifest", str() as service:
+                manifest(self._site, job.first, ServiceName(service))
+                return Tally(done=1)
+            case step, str() as service:
+                _, act = _SLICE_STEPS[step]
+                return act(self._site, Slice(service=ServiceName(service), first_id=job.first, last_id=job.last))
+        raise BrokenInvariant(f"there is no step {job.step!r} without a service.")
+
+    def _failed(self, job: Job, error: ArchiveError) -> None:
+        """A step on a bundle failed as a whole, or a slice did in a way that its step does not know."""
+        _log.warning("step failed", action=job.step, first=job.first, error=str(error))
+        with self._site.catalogue.begin() as connection:
+            if job.step in _SLICE_STEPS:
+                state, _ = _SLICE_STEPS[job.step]
+                piece = Slice(service=ServiceName(job.service or ""), first_id=job.first, last_id=job.last)
+                copies.slice_failed(connection, piece, state, _failure(error, self._site))
+                return
+            bundle = bundles.by_id(connection, job.first)
+            retry_at = self._site.retry_at(error, bundle.attempts)
+            bundles.failed(connection, job.first, str(error), retry_at, needs_attention=retry_at is None)
+
+
+def _failure(error: ArchiveError, site: Site) -> Failure:
+    return Failure(message=str(error), retry_at=site.retry_at(error, 0))
+
+
+def apply_queue_schema(dsn: str) -> bool:
+    """Make procrastinate's tables in the catalogue's database, for `omero-archive init`; False if they are there."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        found = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
+        if found is not None and found[0] is not None:
+            return False
+        connection.execute(SchemaManager.get_schema().encode())
+        return True
+
+
+def _connector(dsn: str) -> procrastinate.PsycopgConnector:
+    return procrastinate.PsycopgConnector(conninfo=make_conninfo(dsn, application_name="omero-archive"))

@@ -1,0 +1,582 @@
+"""Every call that changes a disk, and the rule: only here is anything renamed, replaced, linked or unlinked.
+
+All of it works below a `Tree`, a directory opened once. Paths are relative to it, and the kernel is told to refuse
+`..`, absolute paths and symbolic links on the way, so that a path from OMERO's database cannot lead out of the
+repository even if a directory is exchanged for a link while we look.
+
+A name changes hands only by `rename`: at every moment a reader finds the old file or the new one under it. What
+is half made lies under a temporary name that depends only on the final one, so that the next run finds it and
+starts it anew. Errors of the system come out as `OSError`; `translated` gives them our names.
+
+Near bytes are deleted in `delete_near` and `delete_twins`, and nowhere else.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from omero_archive import linux
+from omero_archive.errors import (
+    ArchiveError,
+    BrokenInvariant,
+    NotEnoughSpace,
+    SourceChanged,
+    TargetFailed,
+    UnsafePath,
+    WrongState,
+)
+from omero_archive.model import FileAttributes, FileIdentity, Key
+from omero_archive.states import Permit
+
+Model = Callable[[str], FileAttributes | None]
+"""Tells the mode and the owner that a new directory should have, None where there is nothing to go by."""
+
+TEMPORARY_SUFFIX = ".omero-archive-tmp"
+
+
+class EntryKind(StrEnum):
+    """What lies at a path."""
+
+    FILE = "file"
+    LINK = "link"
+    DIRECTORY = "directory"
+    OTHER = "other"  # a device, a socket, a pipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What `lstat` says of a path. `names` is the number of hard links; `target` is set for a link."""
+
+    kind: EntryKind
+    identity: FileIdentity
+    attributes: FileAttributes
+    names: int
+    disk_bytes: int
+    target: str | None
+
+
+class Tree:
+    """A directory, below which all the work is done. Safe to use from several threads.
+
+    Raises `OSError` when the root cannot be opened. The root itself may be a symbolic link; nothing below it may.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the directory. Done twice is done once: the number may be another file's by then."""
+        fd, self._root_fd = self._root_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def path(self, relative: str) -> Path:
+        """The absolute path, for messages and for link targets; never used to reach the file."""
+        return self.root / relative
+
+    # ---- looking
+
+    def look(self, relative: str) -> Entry | None:
+        """What lies at the path, the last component not followed. None only if the system says there is nothing."""
+        try:
+            with self._parent(relative) as (parent, name):
+                found = os.lstat(name, dir_fd=parent)
+                target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
+        except FileNotFoundError:
+            return None
+        return _entry(found, target)
+
+    def last_read_ns(self, relative: str) -> int:
+        """The atime of the file at the path, in nanoseconds; 0 if there is none."""
+        try:
+            with self._parent(relative) as (parent, name):
+                return os.lstat(name, dir_fd=parent).st_atime_ns
+        except FileNotFoundError:
+            return 0
+
+    def open_to_read(self, relative: str) -> int:
+        """A descriptor of the plain file at the path. Raises `UnsafePath` for a symbolic link."""
+        return self._open(relative, os.O_RDONLY | os.O_NOFOLLOW)
+
+    def files_below(self, relative: str) -> Iterator[str]:
+        """The paths of everything that is not a directory below `relative`, relative to the tree, sorted as text."""
+        fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                # A directory counts with its slash: `a-b` comes before `a/c`, as in the sorted list of all paths.
+                found = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
+        finally:
+            os.close(fd)
+        for name in found:
+            below = f"{relative}/{name}" if relative else name
+            if name.endswith("/"):
+                yield from self.files_below(below.rstrip("/"))
+            else:
+                yield below
+
+    # ---- making
+
+    def make_directories(self, relative: str, *, like: "Model | None" = None) -> None:
+        """Make the directory and those above it. New ones take the mode and the owner that `like` gives for them."""
+        if not relative or self._is_directory(relative):
+            return
+        above, _, _ = relative.rpartition("/")
+        self.make_directories(above, like=like)
+        with self._parent(relative) as (parent, name), contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+        attributes = None if like is None else like(relative)
+        if attributes is not None:
+            fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _give(fd, attributes)
+            finally:
+                os.close(fd)
+
+    def create_temporary(self, relative: str) -> int:
+        """A descriptor of a new empty file under the temporary name of `relative`; an older one goes.
+
+        The temporary name is in the same directory. The file is readable by nobody else until `finish`.
+        """
+        with self._parent(relative) as (parent, name):
+            # Unlinked, never cut to nothing: it may be a second name of near bytes, from `link_temporary_from`.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary_name(name), dir_fd=parent)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(temporary_name(name), flags, 0o600, dir_fd=parent)
+
+    def drop_temporary(self, relative: str) -> None:
+        """Remove what `create_temporary` made for `relative`, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._parent(relative) as (parent, name):
+            os.unlink(temporary_name(name), dir_fd=parent)
+
+    def publish(self, relative: str, *, temporary_of: str | None = None) -> None:
+        """Give the temporary file of `temporary_of` (default: of `relative`) its name. Never replaces anything.
+
+        Raises `FileExistsError` when something lies at `relative`. The caller has synced the file and syncs the
+        directory afterwards.
+        """
+        source = relative if temporary_of is None else temporary_of
+        with self._parent(source) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
+            linux.rename_to_free_name(temporary_name(from_name), from_fd, to_name, to_fd)
+
+    def replace_own(self, relative: str) -> None:
+        """Give the temporary file its name, in the place of what an interrupted run of ours left there.
+
+        Raises `BrokenInvariant` for any path outside `.omero-archive/`, where nothing is ever replaced so.
+        """
+        if not relative.startswith(".omero-archive/"):
+            raise BrokenInvariant(f"{relative} is not ours to replace.")
+        with self._parent(relative) as (parent, name):
+            os.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+
+    def move_directory(self, old: str, new: str) -> None:
+        """Rename a directory: it and all it holds appears under `new` and disappears under `old` at once.
+
+        Raises `FileExistsError` when something lies at `new`.
+        """
+        with self._parent(old) as (from_fd, from_name), self._parent(new) as (to_fd, to_name):
+            linux.rename_to_free_name(from_name, from_fd, to_name, to_fd)
+
+    def make_link(self, relative: str, target: str) -> None:
+        """Make a symbolic link at a free path; the same link there already is fine. Raises `WrongState` for other."""
+        found = self.look(relative)
+        if found is None:
+            with self._parent(relative) as (parent, name):
+                os.symlink(target, name, dir_fd=parent)
+        elif found.target != target:
+            raise WrongState(f"{self.path(relative)} is taken by a {found.kind}; it was not replaced.")
+
+    def link_from(self, source: "Tree", source_relative: str, relative: str) -> None:
+        """Give a file a second name here (a hard link); the same file there already is fine.
+
+        Raises `OSError` EXDEV where the two trees are on different file systems, `WrongState` for another file.
+        """
+        with source._parent(source_relative) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
+            try:
+                os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+            except FileExistsError as error:
+                one = os.lstat(from_name, dir_fd=from_fd)
+                other = os.lstat(to_name, dir_fd=to_fd)
+                if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino):
+                    raise WrongState(f"{self.path(relative)} is another file; it was not replaced.") from error
+
+    def sync(self) -> None:
+        """Make everything written to this file system durable, names included; raises `OSError` if it failed.
+
+        One call for a whole group of files: far cheaper than an fsync for each. The kernel reports a write-back
+        error once to every descriptor that was open when it happened (Linux 5.8), and ours is.
+        """
+        linux.syncfs(self._root_fd)
+
+    def free_bytes(self) -> int:
+        """The free space of the file system for ordinary users."""
+        space = os.fstatvfs(self._root_fd)
+        return space.f_bavail * space.f_frsize
+
+    def is_beside(self, other: "Tree") -> bool:
+        """Whether both trees lie on one file system, so that hard links and renames may work between them."""
+        return os.fstat(self._root_fd).st_dev == os.fstat(other._root_fd).st_dev
+
+    # ---- OMERO's paths: original <-> link
+
+    def swap_in_link(self, relative: str, target: str, *, original: FileIdentity) -> bool:
+        """Put a symbolic link to `target` in the original's place, in one rename. False if it is there already.
+
+        Raises `SourceChanged` if what lies there is not the file with the identity `original`; ctime is not
+        compared, since giving the file its second name in `near` changed it.
+        """
+        with self._parent(relative) as (parent, name):
+            found = os.lstat(name, dir_fd=parent)
+            if stat.S_ISLNK(found.st_mode) and os.readlink(name, dir_fd=parent) == target:
+                return False
+            if not same_file(_identity(found), original):
+                raise SourceChanged(f"{self.path(relative)} is not the file that was archived; no link was made.")
+            temporary = temporary_name(name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
+            os.symlink(target, temporary, dir_fd=parent)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        return True
+
+    def swap_in_file(self, relative: str, *, link_target: str) -> None:
+        """Put the temporary file of `relative` in the place of our link, in one rename.
+
+        Raises `WrongState` if what lies there is not a link to `link_target`. A path with nothing at it is filled.
+        """
+        with self._parent(relative) as (parent, name):
+            try:
+                current: str | None = os.readlink(name, dir_fd=parent)
+            except FileNotFoundError:
+                current = link_target
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                current = None
+            if current != link_target:
+                raise WrongState(f"{self.path(relative)} is not our link; it was not replaced. A person must look.")
+            os.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+
+    def link_temporary_from(self, source: "Tree", source_relative: str, relative: str) -> None:
+        """Make the temporary file of `relative` a second name of a file in `source`. Raises `OSError` EXDEV."""
+        self.drop_temporary(relative)
+        with source._parent(source_relative) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
+            os.link(from_name, temporary_name(to_name), src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+
+    # ---- the inside
+
+    def _open(self, relative: str, flags: int) -> int:
+        return linux.open_beneath(self._root_fd, relative or ".", flags | os.O_CLOEXEC, self.root)
+
+    @contextlib.contextmanager
+    def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
+        above, _, name = relative.rpartition("/")
+        if name in ("", ".", "..") or relative.startswith("/") or not _is_file_name(name):
+            raise UnsafePath(f"{relative!r} does not name a file below {self.root}.")
+        parent = self._open(above, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield parent, name
+        finally:
+            os.close(parent)
+
+    def _is_directory(self, relative: str) -> bool:
+        found = self.look(relative)
+        if found is not None and found.kind is not EntryKind.DIRECTORY:
+            raise UnsafePath(f"{self.path(relative)} is a {found.kind}, not a directory.")
+        return found is not None
+
+
+class Workbench:
+    """Places for the temporary files of one process, in a directory of its own that it keeps locked.
+
+    Two processes never write to one temporary file, and what a killed process left is swept by the next: its
+    directory is there, but nobody holds the lock. `slot(n)` names a place, for `create_temporary` and `publish`.
+    """
+
+    def __init__(self, tree: Tree, directory: str) -> None:
+        self._tree = tree
+        self._above = directory
+        tree.make_directories(directory)
+        self._sweep()
+        while True:
+            self._own = f"{directory}/{os.getpid()}-{os.urandom(4).hex()}"
+            tree.make_directories(self._own)
+            lock = _locked(tree, self._own)
+            if lock is not None:  # None: somebody swept the directory before it was locked
+                self._lock = lock
+                return
+
+    def slot(self, number: int) -> str:
+        """The place of one file."""
+        return f"{self._own}/{number}"
+
+    def close(self) -> None:
+        """Remove the directory with what is left in it, and let go."""
+        try:
+            _clear(self._tree, self._own)
+        finally:
+            os.close(self._lock)
+
+    def __enter__(self) -> "Workbench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _sweep(self) -> None:
+        fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            names = os.listdir(fd)
+        finally:
+            os.close(fd)
+        for name in names:
+            abandoned = f"{self._above}/{name}"
+            lock = _locked(self._tree, abandoned)
+            if lock is not None:
+                try:
+                    _clear(self._tree, abandoned)
+                finally:
+                    os.close(lock)
+
+
+def _locked(tree: Tree, directory: str) -> int | None:
+    """The locked lock file of a workbench, None if another process has it or the directory went."""
+    try:
+        with tree._parent(f"{directory}/lock") as (parent, name):
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    except FileNotFoundError:
+        return None
+    is_ours = False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        still = tree.look(f"{directory}/lock")
+        is_ours = still is not None and still.identity.inode == os.fstat(fd).st_ino
+    except BlockingIOError:
+        return None
+    finally:
+        if not is_ours:
+            os.close(fd)
+    return fd if is_ours else None
+
+
+def _clear(tree: Tree, directory: str) -> None:
+    """Remove a workbench: temporary files only, nothing that ever had a name."""
+    for path in tree.files_below(directory):
+        with tree._parent(path) as (parent, name):
+            os.unlink(name, dir_fd=parent)
+    remove_empty_directories(tree, directory, top=directory)
+
+
+def no_model(relative: str) -> None:
+    """A `Model` that knows nothing."""
+    del relative
+
+
+def temporary_name(name: str) -> str:
+    """The temporary name of a file: always the same for the same name, never too long, never visible to OMERO."""
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{TEMPORARY_SUFFIX}"
+
+
+def temporary_of(relative: str) -> str:
+    """The path of the temporary file of a path: beside it."""
+    above, slash, name = relative.rpartition("/")
+    return f"{above}{slash}{temporary_name(name)}"
+
+
+def finish(fd: int, attributes: FileAttributes) -> None:
+    """Give an open file the owner, the mode and the mtime of its original, in the order that lets each stick.
+
+    The owner is kept where we may give files away (root); elsewhere the file stays ours.
+    """
+    _give(fd, attributes)
+    os.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
+
+
+def same_file(one: FileIdentity, other: FileIdentity) -> bool:
+    """Whether both are one unchanged file. The device's number is left out: it may change with every mount."""
+    return (one.inode, one.size_bytes, one.mtime_ns) == (other.inode, other.size_bytes, other.mtime_ns)
+
+
+def unchanged(one: FileIdentity, other: FileIdentity) -> bool:
+    """Whether both are one file whose content and attributes nobody touched in between: ctime too."""
+    return same_file(one, other) and one.ctime_ns == other.ctime_ns
+
+
+def entry_of(fd: int) -> Entry:
+    """What `fstat` says of an open file."""
+    return _entry(os.fstat(fd), None)
+
+
+def delete_near(
+    tree: Tree, directory: str, keys: Mapping[str, Key], *, permits: Mapping[Key, Permit], now: datetime
+) -> int:
+    """Delete a directory of near bytes that was taken out of readers' sight; the bytes freed.
+
+    `keys` maps each path below the tree to its key. Everything is checked before the first byte goes: every file
+    must have a permit that covers it now and states its size. A half-written temporary file, which a crash left,
+    needs the permit of its file and may have any size. Raises `BrokenInvariant` and deletes nothing if one has not.
+    Run again after a crash it deletes what is left.
+    """
+    doomed = list(tree.files_below(directory)) if tree.look(directory) is not None else []
+    temporary = {_temporary_path(path): key for path, key in keys.items()}
+    freed = 0
+    for path in doomed:
+        found = tree.look(path)
+        key = keys.get(path, temporary.get(path))
+        allowed = None if key is None else permits.get(key)
+        if found is None or key is None or allowed is None or not allowed.covers(key, now):
+            raise BrokenInvariant(f"{tree.path(path)} was to be deleted without a permit; nothing was deleted.")
+        is_expected = path not in keys or found.identity.size_bytes == allowed.size_bytes
+        if found.kind is not EntryKind.FILE or not is_expected:
+            raise BrokenInvariant(f"{tree.path(path)} is not the file its permit describes; nothing was deleted.")
+        freed += found.disk_bytes if found.names == 1 else 0
+    _unlink_all(tree, directory, doomed)
+    return freed
+
+
+def delete_twins(tree: Tree, directory: str, originals: Mapping[str, tuple[Tree, str]]) -> None:
+    """Delete near names whose very file lies at the original's path again: no bytes go, only second names.
+
+    `originals` maps each path below the tree to tree and path of its original. Raises `BrokenInvariant` and
+    deletes nothing unless every file is the same inode there.
+    """
+    doomed = list(tree.files_below(directory)) if tree.look(directory) is not None else []
+    for path in doomed:
+        near = tree.look(path)
+        original_tree, original_path = originals.get(path, (tree, ""))
+        original = original_tree.look(original_path) if original_path else None
+        if near is None or original is None or original.kind is not EntryKind.FILE:
+            raise BrokenInvariant(f"{tree.path(path)} has no original in place; nothing was deleted.")
+        if (near.identity.device, near.identity.inode) != (original.identity.device, original.identity.inode):
+            raise BrokenInvariant(f"{tree.path(path)} and its original are two files; nothing was deleted.")
+    _unlink_all(tree, directory, doomed)
+
+
+def remove_object(tree: Tree, relative: str) -> bool:
+    """Remove one object from a service's own directory, for `Service.delete`; False if it was not there."""
+    try:
+        with tree._parent(relative) as (parent, name):
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    tree.sync()
+    return True
+
+
+def remove_links(tree: Tree, links: Mapping[str, str]) -> None:
+    """Remove symbolic links of ours, path to target; those that point elsewhere stay. Empty directories go too."""
+    for path, target in links.items():
+        found = tree.look(path)
+        if found is not None and found.target == target:
+            with tree._parent(path) as (parent, name):
+                os.unlink(name, dir_fd=parent)
+    for above in {path.rpartition("/")[0] for path in links}:
+        remove_empty_directories(tree, above)
+
+
+def remove_empty_directories(tree: Tree, relative: str, *, top: str = "") -> None:
+    """Remove a directory and those above it, up to and with `top`, as long as they are empty."""
+    while relative and (not top or relative == top or relative.startswith(top + "/")):
+        try:
+            with tree._parent(relative) as (parent, name):
+                os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                return
+            raise
+        relative, _, _ = relative.rpartition("/")
+
+
+def translated(error: OSError, subject: str) -> ArchiveError:
+    """Our error for a system error on the writing side."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return NotEnoughSpace(f"{subject}: {error.strerror}; nothing was left half done.")
+        case _:
+            return TargetFailed(f"{subject}: {error.strerror or error}.")
+
+
+def _unlink_all(tree: Tree, directory: str, doomed: list[str]) -> None:
+    """The one place where files of near go."""
+    for path in doomed:
+        # Two may be at it: what is gone already is as it should be.
+        with contextlib.suppress(FileNotFoundError), tree._parent(path) as (parent, name):
+            os.unlink(name, dir_fd=parent)
+    # All directories, not only those of `doomed`: a run that was killed may have left empty ones.
+    for below in sorted(_directories_below(tree, directory), key=len, reverse=True):
+        remove_empty_directories(tree, below, top=below)
+    remove_empty_directories(tree, directory, top=directory)
+    tree.sync()
+
+
+def _directories_below(tree: Tree, directory: str) -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError):
+        fd = tree._open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        finally:
+            os.close(fd)
+        for name in names:
+            yield f"{directory}/{name}"
+            yield from _directories_below(tree, f"{directory}/{name}")
+
+
+def _temporary_path(path: str) -> str:
+    above, slash, name = path.rpartition("/")
+    return above + slash + temporary_name(name)
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether the system can be asked for this name at all: the calls below answer `ValueError` if not."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def _give(fd: int, attributes: FileAttributes) -> None:
+    """The owner, where we may give away, then the mode: the other way round the owner's change may take bits away."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(fd, attributes.uid, attributes.gid)
+    os.fchmod(fd, attributes.mode)
+
+
+def _identity(found: os.stat_result) -> FileIdentity:
+    return FileIdentity(
+        device=found.st_dev,
+        inode=found.st_ino,
+        size_bytes=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+    )
+
+
+def _entry(found: os.stat_result, target: str | None) -> Entry:
+    kinds = {stat.S_IFREG: EntryKind.FILE, stat.S_IFLNK: EntryKind.LINK, stat.S_IFDIR: EntryKind.DIRECTORY}
+    return Entry(
+        kind=kinds.get(stat.S_IFMT(found.st_mode), EntryKind.OTHER),
+        identity=_identity(found),
+        attributes=FileAttributes(
+            mtime_ns=found.st_mtime_ns, mode=stat.S_IMODE(found.st_mode), uid=found.st_uid, gid=found.st_gid
+        ),
+        names=found.st_nlink,
+        disk_bytes=found.st_blocks * 512,
+        target=target,
+    )

@@ -1,0 +1,94 @@
+"""The three Linux system calls that Python does not have: openat2, syncfs, renameat2. For `files.py` only."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from pathlib import Path
+
+from omero_archive.errors import ArchiveError, UnsafePath
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_SYS_OPENAT2 = 437  # the same on every architecture
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_RENAME_NOREPLACE = 1
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_beneath(root_fd: int, relative: str, flags: int, root: Path) -> int:
+    """Open a path below a directory without following any link. Raises `UnsafePath` or `OSError`."""
+    try:
+        raw = os.fsencode(relative)
+    except UnicodeEncodeError as error:
+        raise UnsafePath(f"{relative!r} cannot be a file name on this system.") from error
+    if b"\0" in raw or relative.startswith("/") or ".." in relative.split("/"):
+        raise UnsafePath(f"{relative!r} leads out of {root}.")
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    code = errno.EINTR
+    while code == errno.EINTR:  # a signal while a network file system was asked; Python's own calls retry too
+        fd = _LIBC.syscall(
+            ctypes.c_long(_SYS_OPENAT2), root_fd, raw, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+        )
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EPERM):
+        return _walk_beneath(root_fd, relative, flags, root)  # Linux before 5.6, or a container that forbids it
+    raise _open_error(code, relative, root)
+
+
+def _walk_beneath(root_fd: int, relative: str, flags: int, root: Path) -> int:
+    """What openat2 does in one call, component by component."""
+    current = os.dup(root_fd)
+    *directories, last = relative.split("/")
+    component = last
+    try:
+        for component in directories:
+            deeper = os.open(component, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+            os.close(current)
+            current = deeper
+        component = last
+        return os.open(component, flags | os.O_NOFOLLOW, dir_fd=current)
+    except NotADirectoryError as error:
+        # With O_DIRECTORY and O_NOFOLLOW this is the answer for a plain file and for a symbolic link alike.
+        is_link = stat.S_ISLNK(os.lstat(component, dir_fd=current).st_mode)
+        raise _open_error(errno.ELOOP if is_link else errno.ENOTDIR, relative, root) from error
+    except OSError as error:
+        raise _open_error(error.errno or errno.EIO, relative, root) from error
+    finally:
+        os.close(current)
+
+
+def _open_error(code: int, relative: str, root: Path) -> ArchiveError | OSError:
+    if code in (errno.ELOOP, errno.EXDEV):
+        return UnsafePath(f"{root / relative} is a symbolic link, or lies behind one; it was not followed.")
+    return OSError(code, os.strerror(code), str(root / relative))
+
+
+def syncfs(fd: int) -> None:
+    """Write out the whole file system that `fd` lies on. Raises `OSError`."""
+    if _LIBC.syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def rename_to_free_name(from_name: str, from_fd: int, to_name: str, to_fd: int) -> None:
+    """Rename, and raise `FileExistsError` instead of replacing."""
+    outcome = _LIBC.renameat2(from_fd, os.fsencode(from_name), to_fd, os.fsencode(to_name), _RENAME_NOREPLACE)
+    if outcome == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(code, os.strerror(code), from_name, None, to_name)
+    # A file system without RENAME_NOREPLACE (NFS): look first. We are the only writer below our directories.
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(to_name, dir_fd=to_fd)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name)
+    os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)

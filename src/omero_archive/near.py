@@ -1,0 +1,218 @@
+"""The directory of near bytes, to which links point: bring a bundle in, take it out, say what it holds.
+
+A bundle becomes readable or unreadable in one rename. It is prepared under `.omero-archive/incoming/<bundle>` and
+renamed to its home, the directory it has for itself (`ManagedRepository/alice_2/2026-11/22/20-00-00.000`); to go,
+it is renamed to `.omero-archive/outgoing/<bundle>`, and only there are bytes deleted.
+
+Some bundles have no directory for themselves: OMERO 4 images, filesets that share a directory. They live in
+`.omero-archive/bundles/<bundle>`, and at each key lies a relative link into that directory, which dangles while
+the bundle is away; so for them too one rename is all. The link in OMERO's repository is the same for both.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from omero_archive.errors import BrokenInvariant, WrongState
+from omero_archive.files import (
+    Model,
+    Tree,
+    delete_near,
+    delete_twins,
+    no_model,
+    remove_empty_directories,
+    remove_links,
+)
+from omero_archive.model import BundleName, FileAttributes, Key
+from omero_archive.states import Permit
+
+_PRIVATE = ".omero-archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A bundle as `near` sees it: its name, the directory it has for itself or None, and the keys of its files."""
+
+    name: BundleName
+    home: str | None
+    keys: tuple[Key, ...]
+
+
+class Near:
+    """The directory of near bytes. New directories take mode and owner of OMERO's, which `like` tells."""
+
+    def __init__(self, tree: Tree, like: Model = no_model) -> None:
+        self.tree = tree
+        self._like = like
+
+    # ---- where things are
+
+    def path_of(self, place: Place, key: Key) -> str:
+        """The path of a near file below the tree, whether it is there or not."""
+        return self._inside(place, self._visible(place), key)
+
+    def incoming_path_of(self, place: Place, key: Key) -> str:
+        """The path under which a near file is prepared."""
+        return self._inside(place, _incoming(place), key)
+
+    def is_in(self, place: Place) -> bool:
+        """Whether the bundle is readable: its directory is in place."""
+        return self.tree.look(self._visible(place)) is not None
+
+    def is_taken_out(self, place: Place) -> bool:
+        """Whether bytes of the bundle wait to be deleted, or to be put back."""
+        return self.tree.look(_outgoing(place)) is not None
+
+    # ---- coming
+
+    def prepare(self, place: Place) -> None:
+        """Make the directories into which the bundle's files are then linked or written."""
+        incoming = _incoming(place)
+
+        def like(directory: str) -> FileAttributes | None:
+            if directory != incoming and not directory.startswith(incoming + "/"):
+                return None  # above the bundle's directory all is ours
+            inside = directory.removeprefix(incoming)
+            return self._like((place.home or "") + inside if place.home else inside.lstrip("/"))
+
+        for directory in sorted({self.incoming_path_of(place, key).rpartition("/")[0] for key in place.keys}):
+            self.tree.make_directories(directory, like=like)
+
+    def bring_in(self, place: Place) -> None:
+        """Make the prepared bundle readable, in one rename. All its files must be there; done twice is done once.
+
+        Raises `BrokenInvariant` if a file is missing: a fileset that is partly there would show wrong data.
+        """
+        if self.is_in(place):
+            missing = self._missing(place, self._visible(place))
+            if missing is not None:
+                raise BrokenInvariant(
+                    f"{place.name}: {missing} is missing from {self.tree.root}; a person must look."
+                )
+            return
+        missing = self._missing(place, _incoming(place))
+        if missing is not None:
+            raise BrokenInvariant(f"{place.name}: {missing} was not prepared; the bundle was not made readable.")
+        visible = self._visible(place)
+        self._make_ways(place, visible)
+        self.tree.sync()
+        self.tree.move_directory(_incoming(place), visible)
+        self.tree.sync()
+
+    # ---- going
+
+    def take_out(self, place: Place) -> None:
+        """Make the bundle unreadable, in one rename. Its bytes are all still there afterwards."""
+        if not self.is_in(place):
+            return
+        if self.is_taken_out(place):
+            raise BrokenInvariant(f"{place.name} is both in {self.tree.root} and on its way out; a person must look.")
+        self.tree.make_directories(_outgoing(place).rpartition("/")[0])
+        self.tree.move_directory(self._visible(place), _outgoing(place))
+        self.tree.sync()
+
+    def put_back(self, place: Place) -> None:
+        """Undo `take_out`. Raises `WrongState` once anything was deleted: the rest alone would show wrong data."""
+        if self.is_taken_out(place) and not self.is_in(place):
+            missing = self._missing(place, _outgoing(place))
+            if missing is not None:
+                raise WrongState(f"{place.name}: {missing} was deleted already; it was not put back. Recall it.")
+            self.tree.move_directory(_outgoing(place), self._visible(place))
+            self.tree.sync()
+
+    def delete(self, place: Place, permits: Mapping[Key, Permit], now: datetime) -> int:
+        """Delete the bytes of a bundle that was taken out, with a permit for every file; the bytes freed."""
+        keys = {self._inside(place, _outgoing(place), key): key for key in place.keys}
+        return delete_near(self.tree, _outgoing(place), keys, permits=permits, now=now)
+
+    def are_second_names(self, place: Place, originals: Mapping[Key, tuple[Tree, str]]) -> bool:
+        """Whether every file of a bundle that was taken out is the very file at its original's path."""
+        for key in place.keys:
+            near = self.tree.look(self._inside(place, _outgoing(place), key))
+            tree, relative = originals[key]
+            original = tree.look(relative)
+            if near is None:
+                continue  # gone before an interruption
+            if original is None or near.identity.inode != original.identity.inode:
+                return False
+            if near.identity.device != original.identity.device:
+                return False
+        return True
+
+    def delete_second_names(self, place: Place, originals: Mapping[Key, tuple[Tree, str]]) -> None:
+        """Delete a bundle that was taken out and whose very files are the originals in place again."""
+        inside = {self._inside(place, _outgoing(place), key): originals[key] for key in place.keys}
+        delete_twins(self.tree, _outgoing(place), inside)
+
+    def drop_incoming(self, place: Place, permits: Mapping[Key, Permit], now: datetime) -> int:
+        """Give up a recall: delete what was prepared. It is a copy of what the permits name."""
+        keys = {self.incoming_path_of(place, key): key for key in place.keys}
+        return delete_near(self.tree, _incoming(place), keys, permits=permits, now=now)
+
+    def forget(self, place: Place) -> None:
+        """Remove what a bundle leaves when it is gone for good: its ways and its empty directories."""
+        if place.home is None:
+            remove_links(self.tree, {key: _way(place, key) for key in place.keys})
+        else:
+            remove_empty_directories(self.tree, place.home.rpartition("/")[0])
+
+    # ---- how much
+
+    def last_opened_ns(self, place: Place) -> int:
+        """When any of the bundle's near files was last read, as the file system tells (atime, ns); 0 for never."""
+        found = (self.tree.last_read_ns(self.path_of(place, key)) for key in place.keys)
+        return max(found, default=0)
+
+    def free_bytes(self) -> int:
+        """The free space of the file system that near bytes lie on."""
+        return self.tree.free_bytes()
+
+    # ---- the inside
+
+    def _visible(self, place: Place) -> str:
+        return f"{_PRIVATE}/bundles/{place.name}" if place.home is None else place.home
+
+    def _inside(self, place: Place, directory: str, key: Key) -> str:
+        if place.home is None:
+            return f"{directory}/{key}"
+        if not key.startswith(place.home + "/"):
+            raise BrokenInvariant(f"{key} does not lie in the directory of {place.name}, {place.home}.")
+        return directory + key[len(place.home) :]
+
+    def _missing(self, place: Place, directory: str) -> Key | None:
+        """The first file that is not there, None if all are."""
+        return next((k for k in place.keys if self.tree.look(self._inside(place, directory, k)) is None), None)
+
+    def _make_ways(self, place: Place, visible: str) -> None:
+        """The directories above a bundle's place; for one without a home, the links that lead into it."""
+        self.tree.make_directories(visible.rpartition("/")[0], like=self._like)
+        if place.home is not None:
+            return
+        for key in place.keys:
+            self.tree.make_directories(key.rpartition("/")[0], like=self._like)
+            self.tree.make_link(key, _way(place, key))
+
+
+def near_keys(tree: Tree, top: str) -> Iterator[str]:
+    """The paths of all near files under one of the repository's top directories, for `check` and `status`."""
+    if tree.look(top) is not None:
+        yield from tree.files_below(top)
+
+
+def is_elsewhere(error: OSError) -> bool:
+    """Whether a hard link failed because it cannot be made there, so that a verified copy is the way."""
+    return error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+
+
+def _incoming(place: Place) -> str:
+    return f"{_PRIVATE}/incoming/{place.name}"
+
+
+def _outgoing(place: Place) -> str:
+    return f"{_PRIVATE}/outgoing/{place.name}"
+
+
+def _way(place: Place, key: Key) -> str:
+    """The target of the link at `key`: up to the tree's root, then down into the bundle's own directory."""
+    return "../" * key.count("/") + f"{_PRIVATE}/bundles/{place.name}/{key}"

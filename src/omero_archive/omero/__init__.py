@@ -1,0 +1,1 @@
+"""What OMERO knows: its database, its repository, its marks, and whether it is off."""

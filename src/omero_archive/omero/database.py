@@ -1,0 +1,110 @@
+"""The way to OMERO's database: its connections, its version, its own names.
+
+Someone else's schema: nothing is written but the marks (`marks.py`), every other statement runs on a connection
+that PostgreSQL itself keeps read-only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+
+from omero_archive.errors import BrokenInvariant, DatabaseUnavailable, SettingsError, UnsupportedOmero
+
+APPLICATION = "omero-archive"
+"""Our sessions' application_name: what the offline proof does not count as OMERO."""
+
+SUPPORTED_VERSION = "OMERO5.4"
+"""`dbpatch.currentversion` of OMERO 5.4 to 5.6: the tables did not change in between."""
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRow:
+    """The managed repository as OMERO's database describes it: its uuid and its directory as text."""
+
+    uuid: str
+    root: str
+
+
+class OmeroDatabase:
+    """OMERO's PostgreSQL database, reached by the libpq connection string `dsn`.
+
+    `filename_encoding` is what the server's Java wrote file names with: names are text in the database and bytes
+    on disk. Every method raises `DatabaseUnavailable` where the database cannot be reached.
+    """
+
+    def __init__(self, dsn: str, *, filename_encoding: str = "utf-8") -> None:
+        self._dsn = dsn
+        self.filename_encoding = filename_encoding
+
+    @contextmanager
+    def connect_read_only(self) -> Iterator[Connection]:
+        """A connection for looking: each statement its own transaction, and writing is refused by PostgreSQL."""
+        with self._connect() as conn:
+            conn.execute("SET default_transaction_read_only = on")
+            yield conn
+
+    @contextmanager
+    def connect_for_marks(self) -> Iterator[Connection]:
+        """A connection for `marks.py`; it begins no transaction by itself."""
+        with self._connect() as conn:
+            yield conn
+
+    def check_version(self) -> None:
+        """Raise `UnsupportedOmero` unless this is a database of OMERO 5.4-5.6."""
+        query = "SELECT currentversion, currentpatch FROM dbpatch ORDER BY id DESC LIMIT 1"
+        try:
+            with self.connect_read_only() as conn:
+                row = conn.execute(query).fetchone()
+        except psycopg.errors.UndefinedTable as error:
+            raise UnsupportedOmero("This is not a database of OMERO: it has no table dbpatch.") from error
+        version = "an empty dbpatch table" if row is None else f"{row[0]} patch {row[1]}"
+        if row is None or row[0] != SUPPORTED_VERSION:
+            raise UnsupportedOmero(
+                f"OMERO's database says {version}; only {SUPPORTED_VERSION} (OMERO 5.4 to 5.6) is known here."
+            )
+
+    def uuid(self) -> str:
+        """The database's own uuid, after which OMERO names the directory of its lock file."""
+        return self._text("SELECT value FROM configuration WHERE name = 'omero.db.uuid'", "omero.db.uuid")
+
+    def repository(self) -> RepositoryRow:
+        """The managed repository; `BrokenInvariant` where there is none or more than one.
+
+        OMERO finds it the same way: the row of mimetype `Repository` whose hash is the repository's uuid.
+        Other repositories (a script repository) have no files of filesets in them.
+        """
+        query = """
+            SELECT o.hash, o.path || o.name,
+                   EXISTS (SELECT FROM filesetentry AS e JOIN originalfile AS f ON f.id = e.originalfile
+                           WHERE f.repo = o.hash) AS used
+            FROM originalfile AS o WHERE o.mimetype = 'Repository' AND o.hash IS NOT NULL
+        """
+        with self.connect_read_only() as conn:
+            rows = conn.execute(query).fetchall()
+        used = [row for row in rows if row[2]] or rows
+        if len(used) != 1:
+            roots = ", ".join(sorted(row[1] for row in used)) or "none"
+            raise BrokenInvariant(f"OMERO's database must know one managed repository; it knows: {roots}.")
+        return RepositoryRow(uuid=used[0][0], root=used[0][1])
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        try:
+            with psycopg.connect(self._dsn, application_name=APPLICATION, autocommit=True) as conn:
+                yield conn
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"OMERO's database could not be asked: {str(error).strip()}") from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SettingsError(f"OMERO's database: the role may not do this: {str(error).strip()}") from error
+
+    def _text(self, query: LiteralString, what: str) -> str:
+        with self.connect_read_only() as conn:
+            row = conn.execute(query).fetchone()
+        if row is None or row[0] is None:
+            raise BrokenInvariant(f"OMERO's database does not say {what}.")
+        return str(row[0])

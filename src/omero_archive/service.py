@@ -1,0 +1,209 @@
+"""The contract of an archive service: everything a plugin promises and everything we ask of it.
+
+A plugin is a class with the base `Service`, found by the entry point group `omero_archive.services`; the type in
+the settings is the entry point's name. Plugins know this module and the modules below it, never the catalogue.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from omero_archive.errors import ArchiveError, SettingsError
+from omero_archive.model import Clock, Fixity, Key, ServiceName
+from omero_archive.transfer import Reader
+
+
+class Answer(StrEnum):
+    """An answer of a service. "Could not find out" is never "no" and never "yes"."""
+
+    YES = "yes"
+    NO = "no"
+    CANNOT_TELL = "cannot tell"
+
+
+class Staged(StrEnum):
+    """Whether the bytes of an object can be read from the service now."""
+
+    ONLINE = "online"
+    STAGING = "staging"  # on their way from tape or cold storage
+    OFFLINE = "offline"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStatus:
+    """What a service says of one object. `digests` are those it reports, by name, lower-case hex."""
+
+    present: Answer
+    durable: Answer
+    staged: Staged
+    size_bytes: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    word: str = ""  # the service's own word for the durability, such as "amber"
+    staged_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """That an object was taken. It is no proof of anything: copies are read back or asked about afterwards."""
+
+    key: Key
+    size_bytes: int
+    was_there: bool  # the same content lay there already, nothing was written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One object to store. `expected` is None where the content is read for the first time."""
+
+    key: Key
+    reader: Reader
+    expected: Fixity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one object of a group: a receipt or an error."""
+
+    key: Key
+    receipt: Receipt | None = None
+    error: ArchiveError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One object in a listing."""
+
+    key: Key
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where an object lies as a file on a mount of this machine."""
+
+    root: Path
+    relative: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that `check` looked at: what it is, whether it is in order, and what to do if not."""
+
+    subject: str
+    is_fine: bool
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a service can do, as facts a caller may rely on."""
+
+    has_paths: bool  # `locate` gives a path for every object that is present
+    needs_staging: bool  # objects may be offline, `stage` means something
+    digests: tuple[str, ...] = ()  # the digests that `status` reports for every durable object
+
+
+class Service(ABC):
+    """One configured archive service.
+
+    Guarantees, each checked by the conformance suite:
+
+    - Nothing is visible until it is whole: no reader, listing or status ever shows part of an object.
+    - `put` of the same content under the same key again is a no-op; of other content it raises `ObjectExists`
+      and stores nothing. Nothing is ever overwritten.
+    - If the reader raises, or its bytes differ from `expected`, nothing is stored and the error passes through
+      (`FixityMismatch` for the latter).
+    - What `put` or `put_group` gave a receipt for survives a crash of this machine.
+    - "Could not ask" is `ServiceUnavailable`, or `CANNOT_TELL` for single objects; never "missing".
+    - `stage` does not block; asking twice is asking once.
+    - Keys are any valid file paths: spaces, non-ASCII, not UTF-8, components up to 255 bytes.
+
+    Methods may be called from several threads.
+    """
+
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, name: ServiceName, settings: Mapping[str, object], *, clock: Clock) -> "Service":
+        """A service from its table in the settings, without `type`. Raises `SettingsError` naming the key.
+
+        It connects to nothing yet: a service that cannot be reached is found by `check` and by the first use.
+        """
+
+    def initialise(self) -> None:
+        """Prepare the place for objects, for `omero-archive init`. Done twice is done once."""
+        return
+
+    @abstractmethod
+    def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
+        """Store the bytes of `reader` under `key`."""
+
+    def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
+        """Store many objects; one outcome each, in any order. A service that syncs groups overrides this."""
+        for incoming in group:
+            try:
+                receipt = self.put(incoming.key, incoming.reader, incoming.expected)
+            except ArchiveError as error:
+                yield Outcome(key=incoming.key, error=error)
+            else:
+                yield Outcome(key=incoming.key, receipt=receipt)
+
+    @abstractmethod
+    def open(self, key: Key, offset: int = 0) -> BinaryIO:
+        """The bytes of an object from `offset` on. Raises `ObjectMissing`, `ObjectOffline`, `ServiceUnavailable`."""
+
+    @abstractmethod
+    def status(self, keys: Iterable[Key]) -> dict[Key, ObjectStatus]:
+        """What the service says of each object. Raises `ServiceUnavailable` when it cannot be asked at all."""
+
+    @abstractmethod
+    def stage(self, keys: Iterable[Key]) -> None:
+        """Ask the service to make the bytes readable; returns at once."""
+
+    @abstractmethod
+    def delete(self, key: Key) -> None:
+        """Delete an object that nobody needs any more. Raises `ObjectMissing`."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[Listed]:
+        """The objects whose key begins with `prefix`, sorted by key."""
+
+    def locate(self, key: Key) -> Location | None:
+        """Where the object lies as a file, None where the service has no paths."""
+        del key
+        return None
+
+    def check(self) -> Sequence[Finding]:
+        """Whether the service is in order, for `omero-archive check`. Never raises for what it looks for."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of connections and descriptors."""
+        return
+
+
+def service_types() -> Mapping[str, str]:
+    """The installed service types: name to the module and class."""
+    return {point.name: point.value for point in entry_points(group="omero_archive.services")}
+
+
+def load_service(name: ServiceName, type_name: str, settings: Mapping[str, object], *, clock: Clock) -> Service:
+    """The service of a table `[services.NAME]`. Raises `SettingsError` naming the key."""
+    for point in entry_points(group="omero_archive.services", name=type_name):
+        try:
+            plugin = point.load()
+        except (ImportError, AttributeError) as error:
+            raise SettingsError(f"services.{name}.type: {point.value} cannot be loaded: {error}.") from error
+        if not (isinstance(plugin, type) and issubclass(plugin, Service)):
+            raise SettingsError(f"services.{name}.type: {point.value} is not a Service.")
+        return plugin.from_settings(name, settings, clock=clock)
+    known = ", ".join(sorted(service_types()))
+    raise SettingsError(f"services.{name}.type: {type_name!r} is not installed; there are: {known}.")

@@ -1,0 +1,1 @@
+"""The archive services that come with omero-archive, one module each."""

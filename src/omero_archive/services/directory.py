@@ -1,0 +1,363 @@
+"""A directory as an archive: another disk, a NAS, or a mount from which the site's own job writes to tape.
+
+Settings: `path` (must exist); then who says that a copy is safe: `durable_after` (a duration after which the
+site's tape job is known to have run; default 0, a copy is safe as soon as it is synced) or `confirm_command` (a
+program of the site's that is asked).
+
+`confirm_command` is a list, run without a shell. It gets the absolute paths on standard input, each ended by a
+NUL byte, and prints one line for each, in the same order: `durable`, `not yet`, or anything else, which counts as
+"cannot tell" and is shown to people. An exit status other than 0 means that it could not be asked.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from omero_archive.errors import (
+    ArchiveError,
+    FixityMismatch,
+    ObjectExists,
+    ObjectMissing,
+    ServiceUnavailable,
+    SettingsError,
+    UnsafePath,
+)
+from omero_archive.files import (
+    TEMPORARY_SUFFIX,
+    Entry,
+    EntryKind,
+    Tree,
+    Workbench,
+    entry_of,
+    remove_object,
+    translated,
+)
+from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
+from omero_archive.service import (
+    Answer,
+    Capabilities,
+    Finding,
+    Incoming,
+    Listed,
+    Location,
+    ObjectStatus,
+    Outcome,
+    Receipt,
+    Service,
+    Staged,
+)
+from omero_archive.settings import AbsolutePath, Duration, parse_table
+from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_temporary
+
+MARKER = Key(".omero-archive/service")
+"""Lies in every directory that `omero-archive init` prepared; not there, the disk is not mounted."""
+
+INCOMING = ".omero-archive/incoming"
+"""Below it each process has a directory for what it has not finished writing."""
+
+
+class DirectorySettings(BaseModel):
+    """The keys of a table `[services.NAME]` with `type = "directory"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: AbsolutePath
+    durable_after: Duration = timedelta(0)
+    confirm_command: tuple[str, ...] = ()
+    confirm_timeout: Duration = timedelta(minutes=5)
+
+
+class DirectoryService(Service):
+    """A directory as an archive. See the module's docstring for the settings."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(has_paths=True, needs_staging=False)
+
+    def __init__(self, name: ServiceName, settings: DirectorySettings, clock: Clock) -> None:
+        self._name = name
+        self._settings = settings
+        self._clock = clock
+        self._lanes = Lanes()
+
+    @classmethod
+    def from_settings(cls, name: ServiceName, settings: Mapping[str, object], *, clock: Clock) -> "DirectoryService":
+        return cls(name, parse_table(DirectorySettings, f"services.{name}", settings), clock)
+
+    def initialise(self) -> None:
+        if not self._settings.path.is_dir():
+            raise SettingsError(f"services.{self._name}.path: {self._settings.path} is not a directory.")
+        try:
+            with Tree(self._settings.path) as tree:
+                if tree.look(MARKER) is None:
+                    self._write_marker(tree)
+        except OSError as error:
+            raise translated(error, f"services.{self._name}.path: {self._settings.path}") from error
+
+    def _write_marker(self, tree: Tree) -> None:
+        now_ns = int(self._clock().timestamp() * 1e9)
+        content = BytesReader(
+            f"The archive {self._name!r} of omero-archive. Do not delete this file: without it\n"
+            "omero-archive takes the directory for a disk that is not mounted.\n".encode(),
+            FileAttributes(mtime_ns=now_ns, mode=0o644, uid=os.getuid(), gid=os.getgid()),
+        )
+        tree.make_directories(MARKER.rpartition("/")[0])
+        write_temporary(content, tree, MARKER)
+        tree.sync()
+        tree.publish(MARKER)
+        tree.sync()
+
+    # ---- storing
+
+    def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
+        (outcome,) = self.put_group([Incoming(key=key, reader=reader, expected=expected)])
+        if outcome.receipt is None:
+            raise outcome.error or ServiceUnavailable(f"{self._name}: no answer for {key}.")
+        return outcome.receipt
+
+    def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
+        with self._mounted() as tree, self._workbench(tree) as bench:
+            written: dict[str, Incoming] = {}
+            there: list[Incoming] = []
+            seen: set[Key] = set()
+            for number, incoming in enumerate(group):
+                if incoming.key in seen:  # named twice: the second must be compared with the first
+                    yield from self._publish(tree, written, ())
+                    written = {}
+                seen.add(incoming.key)
+                slot = bench.slot(number)
+                try:
+                    if self._write(tree, incoming, slot):
+                        written[slot] = incoming
+                    else:
+                        there.append(incoming)
+                except ArchiveError as error:
+                    yield Outcome(key=incoming.key, error=error)
+            yield from self._publish(tree, written, there)
+
+    def _workbench(self, tree: Tree) -> Workbench:
+        try:
+            return Workbench(tree, INCOMING)
+        except OSError as error:
+            raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
+
+    def _write(self, tree: Tree, incoming: Incoming, slot: str) -> bool:
+        """Write the temporary file; False if the same content lies under the key already."""
+        key = incoming.key
+        try:
+            tree.make_directories(key.rpartition("/")[0])
+            there = tree.look(key)
+            if there is not None:
+                self._compare(tree, incoming, there)
+                return False
+            written = write_temporary(incoming.reader, tree, slot)
+        except OSError as error:
+            raise translated(error, f"{self._name}: {key}") from error
+        if written != incoming.reader.fixity.size_bytes or incoming.expected not in (None, incoming.reader.fixity):
+            tree.drop_temporary(slot)
+            raise FixityMismatch(f"{self._name}: {key} came with other bytes than expected; nothing was stored.")
+        return True
+
+    def _compare(self, tree: Tree, incoming: Incoming, there: Entry) -> None:
+        """Raise `ObjectExists` unless what lies there is what was to be written."""
+        with closing(incoming.reader.pieces()) as pieces:
+            for _ in pieces:
+                continue
+        wanted = incoming.reader.fixity
+        if incoming.expected not in (None, wanted):
+            raise FixityMismatch(f"{self._name}: {incoming.key} came with other bytes than expected.")
+        same_size = there.kind is EntryKind.FILE and there.identity.size_bytes == wanted.size_bytes
+        if not same_size or read_back(tree, incoming.key, self._lanes)[1] != wanted.xxh3:
+            raise ObjectExists(
+                f"{self._name}: other content lies at {tree.path(incoming.key)} already; it was not overwritten. "
+                "Find out whose it is; move it away by hand if it is nobody's."
+            )
+
+    def _publish(self, tree: Tree, written: Mapping[str, Incoming], there: Sequence[Incoming]) -> Iterator[Outcome]:
+        """Sync all that was written, give it its names, sync the names: two syncs for a whole group.
+
+        What lay `there` already needs the second sync too: whoever wrote it may have been killed before his own.
+        """
+        if not written and not there:
+            return
+        published, failed = [], []
+        try:
+            if written:
+                tree.sync()
+            for slot, incoming in written.items():
+                try:
+                    tree.publish(incoming.key, temporary_of=slot)
+                    published.append(incoming)
+                except OSError as error:
+                    failed.append((incoming, error))
+            tree.sync()
+        except OSError as error:
+            for incoming in (*written.values(), *there):
+                yield Outcome(key=incoming.key, error=translated(error, f"{self._name}: {incoming.key}"))
+            return
+        for incoming in there:
+            yield _taken(incoming, was_there=True)
+        for incoming in published:
+            yield _taken(incoming, was_there=False)
+        for incoming, problem in failed:
+            yield Outcome(key=incoming.key, error=translated(problem, f"{self._name}: {incoming.key}"))
+
+    # ---- reading
+
+    def open(self, key: Key, offset: int = 0) -> BinaryIO:
+        with self._mounted() as tree:
+            try:
+                fd = tree.open_to_read(key)
+            except FileNotFoundError as error:
+                raise ObjectMissing(f"{self._name}: there is no {tree.path(key)}.") from error
+            except OSError as error:
+                raise ServiceUnavailable(f"{self._name}: {tree.path(key)}: {error.strerror}.") from error
+            try:
+                if entry_of(fd).kind is not EntryKind.FILE:
+                    raise ObjectMissing(f"{self._name}: {tree.path(key)} is not a file.")
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.fdopen(fd, "rb", buffering=0)
+            except BaseException:
+                os.close(fd)
+                raise
+
+    def locate(self, key: Key) -> Location | None:
+        return Location(root=self._settings.path, relative=key)
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        top = prefix.rpartition("/")[0]
+        with self._mounted() as tree:
+            try:
+                above = tree.look(top) if top else None
+                if top and (above is None or above.kind is not EntryKind.DIRECTORY):
+                    return
+                for path in tree.files_below(top):
+                    is_ours = path.startswith(prefix) and not path.startswith(".omero-archive/")
+                    found = tree.look(path) if is_ours and not path.endswith(TEMPORARY_SUFFIX) else None
+                    if found is not None and found.kind is EntryKind.FILE:
+                        yield Listed(key=Key(path), size_bytes=found.identity.size_bytes)
+            except OSError as error:
+                raise ServiceUnavailable(f"{self._name}: {error.filename}: {error.strerror}.") from error
+
+    def stage(self, keys: Iterable[Key]) -> None:
+        """Nothing to do: what is present is online."""
+        del keys
+
+    def delete(self, key: Key) -> None:
+        with self._mounted() as tree:
+            try:
+                was_there = remove_object(tree, key)
+            except OSError as error:
+                raise translated(error, f"{self._name}: {key}") from error
+            if not was_there:
+                raise ObjectMissing(f"{self._name}: there is no {tree.path(key)}.")
+
+    # ---- asking
+
+    def status(self, keys: Iterable[Key]) -> dict[Key, ObjectStatus]:
+        wanted = tuple(keys)
+        with self._mounted() as tree:
+            found = {key: self._look(tree, key) for key in wanted}
+            if not self._settings.confirm_command:
+                return found
+            asked = tuple(key for key in wanted if found[key].present is Answer.YES)
+            words = self._ask(tuple(tree.path(key) for key in asked))
+        return found | {key: _confirmed(found[key], word) for key, word in zip(asked, words, strict=True)}
+
+    def _look(self, tree: Tree, key: Key) -> ObjectStatus:
+        try:
+            found = tree.look(key)
+        except (OSError, ArchiveError) as error:
+            unknown = Answer.CANNOT_TELL
+            return ObjectStatus(present=unknown, durable=unknown, staged=Staged.CANNOT_TELL, word=str(error))
+        if found is None or found.kind is not EntryKind.FILE:
+            return ObjectStatus(present=Answer.NO, durable=Answer.NO, staged=Staged.OFFLINE, word="not there")
+        # ctime is when the file got its name here; mtime is the original's.
+        age = self._clock() - datetime.fromtimestamp(found.identity.ctime_ns / 1e9, UTC)
+        is_old_enough = age >= self._settings.durable_after
+        left = (self._settings.durable_after - age).total_seconds()
+        return ObjectStatus(
+            present=Answer.YES,
+            durable=Answer.YES if is_old_enough else Answer.NO,
+            staged=Staged.ONLINE,
+            size_bytes=found.identity.size_bytes,
+            word="safe" if is_old_enough else f"safe in {left:.0f} s",
+        )
+
+    def _ask(self, paths: tuple[Path, ...]) -> tuple[str, ...]:
+        """The site's words, one for each path. Raises `ServiceUnavailable`."""
+        if not paths:
+            return ()
+        command = self._settings.confirm_command
+        try:
+            answer = subprocess.run(
+                command,
+                input=b"".join(os.fsencode(path) + b"\0" for path in paths),
+                capture_output=True,
+                timeout=self._settings.confirm_timeout.total_seconds(),
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ServiceUnavailable(f"{self._name}: confirm_command {command[0]}: {error}.") from error
+        words = tuple(answer.stdout.decode(errors="replace").splitlines())
+        if len(words) != len(paths):
+            raise ServiceUnavailable(
+                f"{self._name}: confirm_command {command[0]} printed {len(words)} lines for {len(paths)} files."
+            )
+        return words
+
+    def check(self) -> Sequence[Finding]:
+        subject = f"service {self._name}"
+        try:
+            with self._mounted() as tree:
+                free = f"{tree.free_bytes() / 1e9:.1f} GB free"
+        except ServiceUnavailable as error:
+            advice = "Mount it; if it is new, run `omero-archive init`."
+            return [Finding(subject=subject, is_fine=False, text=str(error), advice=advice)]
+        if not os.access(self._settings.path, os.W_OK | os.X_OK):
+            text = f"{self._settings.path} cannot be written by this user"
+            return [Finding(subject=subject, is_fine=False, text=text, advice="Run as a user who may write there.")]
+        return [Finding(subject=subject, is_fine=True, text=f"{self._settings.path}, {free}")]
+
+    def close(self) -> None:
+        self._lanes.close()
+
+    # ---- the inside
+
+    @contextmanager
+    def _mounted(self) -> Iterator[Tree]:
+        """The directory, opened anew each time: a mount may have come or gone."""
+        try:
+            tree = Tree(self._settings.path)
+        except OSError as error:
+            raise ServiceUnavailable(f"{self._name}: {self._settings.path}: {error.strerror}.") from error
+        with tree:
+            try:
+                marker = tree.look(MARKER)
+            except (OSError, UnsafePath) as error:
+                raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
+            if marker is None:
+                raise ServiceUnavailable(
+                    f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
+                    "init` was never run."
+                )
+            yield tree
+
+
+def _taken(incoming: Incoming, *, was_there: bool) -> Outcome:
+    size_bytes = incoming.reader.fixity.size_bytes
+    return Outcome(key=incoming.key, receipt=Receipt(key=incoming.key, size_bytes=size_bytes, was_there=was_there))
+
+
+def _confirmed(status: ObjectStatus, word: str) -> ObjectStatus:
+    answers = {"durable": Answer.YES, "not yet": Answer.NO}
+    # Both must agree: the age says that the job has run, the command that it took this file.
+    answer = answers.get(word.strip(), Answer.CANNOT_TELL)
+    if answer is Answer.YES and status.durable is not Answer.YES:
+        return status
+    return replace(status, durable=answer, word=word.strip() or "no answer")

@@ -1,0 +1,250 @@
+"""The settings: one TOML file, read once, every key checked, errors that name the key.
+
+Found by `--settings`, then `OMERO_ARCHIVE_SETTINGS`, then `/etc/omero-archive.toml`. `docs/reference/settings.md`
+describes every key; a test compares it with the classes here.
+"""
+
+import codecs
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from omero_archive.errors import SettingsError
+from omero_archive.model import ServiceName
+from omero_archive.states import ReleasePolicy
+
+DEFAULT_FILE = Path("/etc/omero-archive.toml")
+VARIABLE = "OMERO_ARCHIVE_SETTINGS"
+
+_TIME_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "min": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+    "y": timedelta(days=365),
+}
+_SIZE_UNITS = {
+    "B": 1,
+    **{f"{letter}B": 1000**power for power, letter in enumerate("kMGTP", start=1)},
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGTP", start=1)},
+}
+
+
+def parse_duration(text: object) -> timedelta:
+    """A duration such as `5s`, `30min`, `1h`, `7d`, `2y` (365 days each). Raises `ValueError`."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d|w|y)", text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration such as '5s', '30min', '1h', '7d' or '2y'")
+    try:
+        return float(match[1]) * _TIME_UNITS[match[2]]
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is too long a duration") from error
+
+
+def parse_size(text: object) -> int:
+    """A number of bytes such as `500 GB` (powers of 1000) or `4 GiB` (powers of 1024). Raises `ValueError`."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?i?B)", text.strip()) if isinstance(text, str) else None
+    if match is None or match[2] not in _SIZE_UNITS:
+        raise ValueError(f"{text!r} is not a size such as '500 GB', '20 TB' or '4 GiB'")
+    try:
+        return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is too large a size") from error
+
+
+def _absolute(path: Path) -> Path:
+    """Links hold these paths, and programs with other working directories follow them."""
+    if not path.is_absolute():
+        raise ValueError(f"{str(path)!r} is not an absolute path")
+    return path
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError as error:
+        raise ValueError(f"{name!r} is not an encoding that Python knows") from error
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+class _Table(BaseModel):
+    """A TOML table in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OmeroSettings(_Table):
+    """`[omero]`: where OMERO's database and files are."""
+
+    database: str
+    data_dir: AbsolutePath
+    managed_dir: AbsolutePath | None = None
+    filename_encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
+    host: str = "localhost"
+    ports: tuple[int, ...] = (4061, 4063, 4064)
+
+    @property
+    def managed_repository(self) -> Path:
+        """The directory of the managed repository."""
+        return self.managed_dir or self.data_dir / "ManagedRepository"
+
+
+class CatalogueSettings(_Table):
+    """`[catalogue]`: where our own database is."""
+
+    database: str
+
+
+class ArchiveSettings(_Table):
+    """`[archive]`: where links point and near bytes lie."""
+
+    root: AbsolutePath
+    near: AbsolutePath | None = None
+    max_size: Size | None = None
+    min_free: Size = 0
+
+    @property
+    def near_directory(self) -> Path:
+        """The directory of near bytes."""
+        return self.near or self.root
+
+
+class CopiesSettings(_Table):
+    """`copies = { any = 2, of = [...] }`: how many of which services must have a durable copy."""
+
+    any: int = Field(ge=1)
+    of: tuple[ServiceName, ...] = Field(min_length=1)
+
+
+class ReleaseSettings(_Table):
+    """`[release]`: when originals may be replaced by links, and near bytes deleted."""
+
+    copies: tuple[ServiceName, ...] | CopiesSettings
+    proof_lifetime: Duration = timedelta(hours=1)
+    rehash: bool = False
+    keep_originals: Duration = timedelta(0)
+
+    @model_validator(mode="after")
+    def _copies_can_be_had(self) -> Self:
+        of = self.copies.of if isinstance(self.copies, CopiesSettings) else self.copies
+        wanted = self.copies.any if isinstance(self.copies, CopiesSettings) else len(of)
+        if not of:
+            raise ValueError("copies: names no service; without a copy nothing may be released")
+        if len(set(of)) != len(of):
+            raise ValueError("copies: names a service twice; two copies on one service are one")
+        if wanted > len(of):
+            raise ValueError(f"copies: any = {wanted}, but only {len(of)} services are named")
+        return self
+
+    @property
+    def policy(self) -> ReleasePolicy:
+        """The policy by which permits are made."""
+        if isinstance(self.copies, CopiesSettings):
+            return ReleasePolicy(wanted=self.copies.any, of=self.copies.of, proof_lifetime=self.proof_lifetime)
+        return ReleasePolicy(wanted=len(self.copies), of=self.copies, proof_lifetime=self.proof_lifetime)
+
+
+class WorkSettings(_Table):
+    """`[work]`: how work is cut into jobs and how often a failing one is tried."""
+
+    slice_size: Size = Field(default=4 << 30, ge=1)
+    slice_files: int = Field(default=5000, ge=1)
+    attempts: int = Field(default=5, ge=1)
+    retry_after: Duration = timedelta(minutes=1)
+    poll: Duration = timedelta(minutes=1)
+
+
+class Settings(_Table):
+    """All settings. `services` maps each name to its table, with `type`."""
+
+    omero: OmeroSettings
+    catalogue: CatalogueSettings
+    archive: ArchiveSettings
+    services: Mapping[ServiceName, Mapping[str, Any]] = Field(min_length=1)
+    release: ReleaseSettings
+    work: WorkSettings = WorkSettings()
+
+    @model_validator(mode="after")
+    def _services_are_defined(self) -> Self:
+        for name, table in self.services.items():
+            if not isinstance(table.get("type"), str):  # pydantic reports ValueError, not TypeError
+                problem = "must be a text" if "type" in table else "is missing"
+                raise ValueError(f"services.{name}.type: {problem}")  # noqa: TRY004
+        wanted = self.release.policy.of
+        for name in wanted:
+            if name not in self.services:
+                raise ValueError(f"release.copies: there is no [services.{name}]")
+        return self
+
+    @property
+    def service_names(self) -> tuple[ServiceName, ...]:
+        """The services that get copies: those the release policy names, in its order."""
+        return self.release.policy.of
+
+
+def settings_file(option: Path | None) -> Path:
+    """The file that applies: the option, then the environment, then the default."""
+    if option is not None:
+        return option
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else DEFAULT_FILE
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a settings file. Raises `SettingsError` naming the file and the key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}. Name the file by --settings or {VARIABLE}; `omero-archive init --help` "
+            "shows an example."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}.") from error
+    try:
+        return parse_table(Settings, "", table)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+def parse_table(table_type: type[_T], where: str, table: Mapping[str, object]) -> _T:
+    """Check one table. Raises `SettingsError` naming each wrong key, `where` before it. Values are not repeated:
+    they may be secrets."""
+    try:
+        return table_type.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(where, item) for item in error.errors(include_url=False))) from error
+
+
+def _complaint(where: str, item: Any) -> str:
+    kinds = {"CopiesSettings", "tuple[nullable]", "tuple"}
+    location = ".".join(str(part) for part in item["loc"] if str(part) not in kinds and "[" not in str(part))
+    key = ".".join(part for part in (where, location) if part)
+    match item["type"]:
+        case "extra_forbidden":
+            return f"{key}: there is no such setting"
+        case "missing":
+            return f"{key}: is missing"
+        case "value_error":
+            message = str(item["ctx"]["error"])
+            return message if not key else f"{key}: {message}"
+        case _:
+            return f"{key}: {item['msg']}"

@@ -1,0 +1,210 @@
+"""The state machines, each one table, and the permit. Pure: no clock, no disk, no database.
+
+A state says what is true of the bytes. Failure is not a state: attempts, the last error and the time of the next
+try stand beside it in the catalogue. The tables are drawn in `docs/design/states.md`; a test compares the two.
+
+`permit` is the only maker of a `Permit`, and without a `Permit` `files.py` deletes no near bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from omero_archive.errors import BrokenInvariant, PermitRefused, WrongState
+from omero_archive.model import Fixity, Key, ServiceName
+
+_State = TypeVar("_State", bound=StrEnum)
+
+
+class CopyState(StrEnum):
+    """How far one original file's content on one service can be believed."""
+
+    PENDING = "PENDING"  # wanted; nothing is known to be there
+    WRITTEN = "WRITTEN"  # written and synced; digests of the source taken
+    VERIFIED = "VERIFIED"  # read back from the medium and compared
+    DURABLE = "DURABLE"  # the service vouches that it is safe
+    DAMAGED = "DAMAGED"  # an audit read other bytes
+    MISSING = "MISSING"  # the service answered that it is not there
+
+
+class Residency(StrEnum):
+    """Where the bytes of a bundle's paths are."""
+
+    RESIDENT = "RESIDENT"  # the originals are in place
+    ONLINE = "ONLINE"  # links in place, bytes near
+    OFFLINE = "OFFLINE"  # links in place, bytes only in the archive
+    RECALLING = "RECALLING"  # links in place, bytes on their way back
+
+
+class Decision(StrEnum):
+    """What was decided about archiving a bundle, before and beside its bytes."""
+
+    REQUESTED = "REQUESTED"  # a user asks; nothing is copied
+    APPROVED = "APPROVED"  # copied, verified, and released when an administrator says so
+    DECLINED = "DECLINED"  # an administrator said no
+    RETURNED = "RETURNED"  # unarchived; add it again to archive it again
+
+
+COPY_MOVES: Mapping[CopyState, frozenset[CopyState]] = {
+    CopyState.PENDING: frozenset({CopyState.WRITTEN}),
+    CopyState.WRITTEN: frozenset({CopyState.VERIFIED, CopyState.DAMAGED, CopyState.MISSING}),
+    CopyState.VERIFIED: frozenset({CopyState.DURABLE, CopyState.DAMAGED, CopyState.MISSING}),
+    CopyState.DURABLE: frozenset({CopyState.VERIFIED, CopyState.DAMAGED, CopyState.MISSING}),
+    CopyState.DAMAGED: frozenset(),
+    CopyState.MISSING: frozenset({CopyState.PENDING}),
+}
+
+RESIDENCY_MOVES: Mapping[Residency, frozenset[Residency]] = {
+    Residency.RESIDENT: frozenset({Residency.ONLINE}),
+    Residency.ONLINE: frozenset({Residency.OFFLINE, Residency.RESIDENT}),
+    Residency.OFFLINE: frozenset({Residency.RECALLING}),
+    Residency.RECALLING: frozenset({Residency.ONLINE, Residency.OFFLINE}),
+}
+
+DECISION_MOVES: Mapping[Decision, frozenset[Decision]] = {
+    Decision.REQUESTED: frozenset({Decision.APPROVED, Decision.DECLINED}),
+    Decision.APPROVED: frozenset({Decision.RETURNED}),
+    Decision.DECLINED: frozenset({Decision.REQUESTED, Decision.APPROVED}),
+    Decision.RETURNED: frozenset({Decision.REQUESTED, Decision.APPROVED}),
+}
+
+
+def check_move(moves: Mapping[_State, frozenset[_State]], *, old: _State, new: _State, subject: str) -> None:
+    """Raise `WrongState` unless the table has the arrow from `old` to `new`."""
+    if new not in moves[old]:
+        raise WrongState(f"{subject} is {old}; it cannot become {new}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyEvidence:
+    """What is known of one copy when a permit is asked for."""
+
+    service: ServiceName
+    state: CopyState
+    sha256: str | None  # of the bytes that were verified there
+    confirmed_at: datetime | None  # when the service last said "durable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePolicy:
+    """How many durable copies are wanted where: `wanted` of the services in `of`, confirmed within the lifetime."""
+
+    wanted: int
+    of: tuple[ServiceName, ...]
+    proof_lifetime: timedelta
+
+    def __post_init__(self) -> None:
+        # A policy of no copies would permit everything: it must not be possible to write it down.
+        if self.wanted < 1 or self.wanted > len(set(self.of)):
+            raise BrokenInvariant(f"a release policy wants {self.wanted} copies of {len(set(self.of))} services")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """The proof that the near bytes of one file may go now. Made by `permit` only."""
+
+    key: Key
+    size_bytes: int
+    sha256: str
+    justified_by: tuple[CopyEvidence, ...]
+    granted_at: datetime
+    expires_at: datetime
+    # Not a field: `dataclasses.replace` must not carry the seal over to another key.
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise BrokenInvariant(f"a permit for {self.key!r} was not made by states.permit")
+
+    def covers(self, key: Key, now: datetime) -> bool:
+        """Whether this permit is for `key` and still valid at `now`."""
+        return self.key == key and self.granted_at <= now <= self.expires_at
+
+
+_SEAL = object()
+
+
+def permit(
+    key: Key,
+    *,
+    size_bytes: int,
+    sha256: str | None,
+    copies: Sequence[CopyEvidence],
+    policy: ReleasePolicy,
+    hold: str | None,
+    now: datetime,
+) -> Permit:
+    """The permit to let the near bytes of one file go, or `PermitRefused` with every reason.
+
+    `sha256` is the digest taken when the source was read, None if it was never read. A copy counts when the
+    policy names its service, it is DURABLE with that same digest, and the service confirmed it within the
+    policy's lifetime.
+    """
+    reasons = [] if hold is None else [f"on hold: {hold}"]
+    if sha256 is None:
+        reasons.append("the original was never read and hashed")
+    counted: dict[ServiceName, CopyEvidence] = {}
+    for copy in copies:
+        objection = _objection(copy, sha256=sha256, policy=policy, now=now)
+        if objection is None:
+            counted[copy.service] = copy
+        else:
+            reasons.append(objection)
+    justified_by = tuple(counted.values())
+    are_enough = len(justified_by) >= policy.wanted
+    if not are_enough:
+        reasons.insert(0, f"{len(justified_by)} of {policy.wanted} durable, freshly confirmed copies")
+        known = {copy.service for copy in copies}
+        reasons.extend(f"{service}: no copy" for service in dict.fromkeys(policy.of) if service not in known)
+    if hold is not None or sha256 is None or not are_enough:
+        raise PermitRefused(key, tuple(reasons))
+    confirmed = sorted((c.confirmed_at for c in justified_by if c.confirmed_at is not None), reverse=True)
+    return Permit(
+        key=key,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        justified_by=justified_by,
+        granted_at=now,
+        expires_at=confirmed[policy.wanted - 1] + policy.proof_lifetime,
+        seal=_SEAL,
+    )
+
+
+def permit_by_original(key: Key, *, fixity: Fixity, found: tuple[int, str], now: datetime) -> Permit:
+    """The permit to let the near copy of an original go that is back in its place.
+
+    `found` is size and XXH3-128, just read from the original's medium. Raises `PermitRefused` if they differ.
+    """
+    if found != (fixity.size_bytes, fixity.xxh3):
+        raise PermitRefused(key, ("the original in place has other bytes",))
+    return Permit(
+        key=key,
+        size_bytes=fixity.size_bytes,
+        sha256=fixity.sha256,
+        justified_by=(),
+        granted_at=now,
+        expires_at=now + timedelta(hours=1),
+        seal=_SEAL,
+    )
+
+
+def _objection(copy: CopyEvidence, *, sha256: str | None, policy: ReleasePolicy, now: datetime) -> str | None:
+    """Why a copy does not count, or None if it does."""
+    if copy.service not in policy.of:
+        return f"{copy.service}: not named by the release policy"
+    if copy.state is not CopyState.DURABLE:
+        return f"{copy.service}: {copy.state}, not DURABLE"
+    if copy.sha256 is None or copy.sha256 != sha256:
+        return f"{copy.service}: holds another digest than the original had"
+    if copy.confirmed_at is None:
+        return f"{copy.service}: never confirmed"
+    if copy.confirmed_at > now:
+        # A clock that went backwards makes every age a guess.
+        return f"{copy.service}: confirmed in the future ({copy.confirmed_at.isoformat()}); check the clocks"
+    if now - copy.confirmed_at > policy.proof_lifetime:
+        return (
+            f"{copy.service}: last confirmed {copy.confirmed_at.isoformat()}, longer ago than {policy.proof_lifetime}"
+        )
+    return None

@@ -1,0 +1,80 @@
+"""Copy: read originals once, write them to a service, record what was read. PENDING -> WRITTEN."""
+
+from dataclasses import dataclass
+
+from omero_archive.catalogue import copies
+from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
+from omero_archive.errors import ArchiveError
+from omero_archive.service import Incoming, Outcome
+from omero_archive.states import CopyState
+from omero_archive.steps.site import Site
+from omero_archive.transfer import SourceRead, SourceReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many items a step moved on, and how many failed."""
+
+    done: int = 0
+    failed: int = 0
+
+
+def copy(site: Site, piece: Slice) -> Tally:
+    """Copy one slice. A failing file does not stop the others; a failing service stops none of what it took."""
+    with site.catalogue.begin() as connection:
+        due = copies.in_slice(connection, piece, CopyState.PENDING, poll=site.poll)
+    work = _Work(site, due)
+    try:
+        for outcome in site.services[piece.service].put_group(work.group()):
+            work.take(outcome)
+    except ArchiveError as error:
+        work.give_up(error)
+    with site.catalogue.begin() as connection:
+        done = copies.written(connection, work.written)
+        copies.failed(connection, work.failures)
+    return Tally(done=done, failed=len(work.failures))
+
+
+def failure(site: Site, record: CopyRecord, error: ArchiveError) -> Failure:
+    """An error as it is written beside the state of a copy."""
+    return Failure(message=str(error), retry_at=site.retry_at(error, record.attempts))
+
+
+class _Work:
+    """One slice on its way: the readers, and what became of each copy."""
+
+    def __init__(self, site: Site, due: list[CopyRecord]) -> None:
+        self._site = site
+        self._due = {record.key: record for record in due}
+        self._readers: dict[str, SourceReader] = {}
+        self.written: dict[int, tuple[int, SourceRead]] = {}
+        self.failures: dict[int, Failure] = {}
+
+    def group(self) -> list[Incoming]:
+        group = []
+        for key, record in self._due.items():
+            try:
+                tree, relative = self._site.original(key)
+            except ArchiveError as error:
+                self.failures[record.id] = failure(self._site, record, error)
+                continue
+            reader = SourceReader(tree, relative, record.file.original, self._site.lanes)
+            self._readers[key] = reader
+            # What was read before, for another service, must come again.
+            expected = None if record.file.read is None else record.file.read.fixity
+            group.append(Incoming(key=key, reader=reader, expected=expected))
+        return group
+
+    def take(self, outcome: Outcome) -> None:
+        record = self._due[outcome.key]
+        if outcome.error is not None:
+            self.failures[record.id] = failure(self._site, record, outcome.error)
+            return
+        read = self._readers[outcome.key].read
+        self.written[record.id] = (record.file.id, read)
+        self._site.progress("copy", 1, read.fixity.size_bytes)
+
+    def give_up(self, error: ArchiveError) -> None:
+        for record in self._due.values():
+            if record.id not in self.written and record.id not in self.failures:
+                self.failures[record.id] = failure(self._site, record, error)

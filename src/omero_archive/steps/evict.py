@@ -1,0 +1,52 @@
+"""Evict: delete the near bytes of a released bundle. ONLINE -> OFFLINE. The only step that can lose bytes.
+
+The bundle becomes unreadable in one rename, that is recorded, and only then the bytes go, each with its permit.
+"""
+
+from omero_archive.catalogue import bundles
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.errors import WrongState
+from omero_archive.model import BundleName
+from omero_archive.states import Residency
+from omero_archive.steps.permits import permits
+from omero_archive.steps.release import load
+from omero_archive.steps.site import Site, place_of
+
+
+def evict(site: Site, name: BundleName) -> int:
+    """Evict one bundle; the bytes freed. Raises `PermitRefused`, `WrongState`; then nothing was deleted."""
+    with site.catalogue.lock_bundle(name):
+        bundle = load(site, name)
+        files = _files(site, bundle)
+        if bundle.residency is Residency.ONLINE:
+            require_evictable(site, bundle)
+            granted = permits(site, bundle)
+            site.near.take_out(place_of(bundle, files))
+            with site.catalogue.begin() as connection:
+                bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
+        elif bundle.residency is Residency.OFFLINE and site.near.is_taken_out(place_of(bundle, files)):
+            granted = permits(site, bundle)  # interrupted after the rename: the bytes are still to go
+        elif bundle.residency is Residency.OFFLINE:
+            return 0
+        else:
+            raise WrongState(f"{name} is {bundle.residency}; only an ONLINE bundle can be evicted.")
+        freed = site.near.delete(place_of(bundle, files), granted, site.clock())
+        with site.catalogue.begin() as connection:
+            bundles.note(connection, bundle, "evicted", {"freed_bytes": freed})
+        site.progress("evict", len(files), freed)
+        return freed
+
+
+def require_evictable(site: Site, bundle: BundleRecord) -> None:
+    """Raise `WrongState` for a pin, a hold or an interrupted step."""
+    if bundle.pinned_until is not None and bundle.pinned_until > site.clock():
+        raise WrongState(f"{bundle.name} is pinned until {bundle.pinned_until:%Y-%m-%d %H:%M}; it was not evicted.")
+    if bundle.intent is not None:
+        raise WrongState(
+            f"{bundle.name}: {bundle.intent} was begun and not finished; run `omero-archive {bundle.intent}` first."
+        )
+
+
+def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
+    with site.catalogue.begin() as connection:
+        return bundles.files(connection, bundle.id)

@@ -1,0 +1,111 @@
+"""The manifest: what an archivist needs to check and to understand a bundle without this software.
+
+`manifests/<bundle>/manifest-sha256.txt` is checked by `sha256sum -c` in the archive's top directory;
+`manifests/<bundle>/omero.json` says what the files are. Both are written before any copy of the bundle counts as
+verified. Their content depends on the bundle alone, so that writing them again after a crash is writing the same.
+"""
+
+import json
+from collections.abc import Sequence
+
+from omero_archive.catalogue import bundles, copies
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord, ImageRecord
+from omero_archive.errors import BrokenInvariant, FixityMismatch, ObjectExists
+from omero_archive.model import FileAttributes, Key, ServiceName
+from omero_archive.service import Service
+from omero_archive.steps.site import Site
+from omero_archive.transfer import BytesReader
+
+MANIFEST = "manifest-sha256.txt"
+DESCRIPTION = "omero.json"
+
+
+def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
+    """Write a bundle's manifest and description to a service. Raises what the service raises."""
+    with site.catalogue.begin() as connection:
+        bundle = bundles.by_id(connection, bundle_id)
+        files = bundles.files(connection, bundle_id)
+        images = bundles.images(connection, bundle_id)
+    content = {
+        MANIFEST: b"".join(manifest_line(file.key, file.source.fixity.sha256) for file in files),
+        DESCRIPTION: describe(bundle, files, images),
+    }
+    directory = _put(site.services[service], bundle, content, _attributes(files))
+    with site.catalogue.begin() as connection:
+        copies.manifest_written(connection, bundle_id, service, directory)
+
+
+def manifest_line(key: str, sha256: str) -> bytes:
+    """One line for `sha256sum -c`, with GNU's escapes for names that hold a backslash or a line break."""
+    name = key.encode("utf-8", "surrogateescape")
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != name else b""
+    return mark + sha256.encode() + b"  " + escaped + b"\n"
+
+
+def describe(bundle: BundleRecord, files: Sequence[FileRecord], images: Sequence[ImageRecord]) -> bytes:
+    """What the files are, as JSON. File names that are not UTF-8 hold lone surrogates, as Python writes them."""
+    description = {
+        "format": "omero-archive bundle 1",
+        "bundle": bundle.name,
+        "home": bundle.home,
+        "filesets": list(bundle.fileset_ids),
+        "owner": bundle.owner,
+        "group": bundle.owner_group,
+        "containers": list(bundle.containers),
+        "imported": None if bundle.imported_at is None else bundle.imported_at.isoformat(),
+        "images": [
+            {"id": image.id, "name": image.name, "is_fileset_image": image.is_fileset_image} for image in images
+        ],
+        "files": [_describe_file(file) for file in files],
+    }
+    return json.dumps(description, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _describe_file(file: FileRecord) -> dict[str, object]:
+    read, original = file.source, file.original
+    return {
+        "key": original.key,
+        "kind": original.kind,
+        "omero_id": original.omero_id,
+        "omero_checksum": None
+        if original.checksum is None
+        else {"algorithm": original.checksum.algorithm, "value": original.checksum.value},
+        "size_bytes": read.fixity.size_bytes,
+        "sha256": read.fixity.sha256,
+        "xxh3_128": read.fixity.xxh3,
+        "mtime_ns": read.attributes.mtime_ns,
+        "mode": read.attributes.mode,
+        "uid": read.attributes.uid,
+        "gid": read.attributes.gid,
+    }
+
+
+def _put(service: Service, bundle: BundleRecord, content: dict[str, bytes], attributes: FileAttributes) -> str:
+    """Write both files into the first directory that is free or has this content; its name.
+
+    A bundle that was archived before, with other files, has an older manifest: that stays as it is.
+    """
+    for generation in range(1, 1000):
+        directory = f"manifests/{bundle.name}" + (f".{generation}" if generation > 1 else "")
+        try:
+            for name, text in content.items():
+                key = Key(f"{directory}/{name}")
+                service.put(key, BytesReader(text, attributes), None)
+                _read_back(service, key, text)
+        except ObjectExists:
+            continue
+        return directory
+    raise BrokenInvariant(f"{bundle.name} has 999 manifests; a person must look.")
+
+
+def _read_back(service: Service, key: Key, text: bytes) -> None:
+    with service.open(key) as stored:
+        if stored.read(len(text) + 1) != text:
+            raise FixityMismatch(f"{key} was read back with other bytes than were written.")
+
+
+def _attributes(files: Sequence[FileRecord]) -> FileAttributes:
+    """Those of the newest file, so that writing the manifest again gives the same file."""
+    newest = max((file.source.attributes for file in files), key=lambda attributes: attributes.mtime_ns)
+    return FileAttributes(mtime_ns=newest.mtime_ns, mode=0o644, uid=newest.uid, gid=newest.gid)

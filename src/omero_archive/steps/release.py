@@ -1,0 +1,233 @@
+"""Release: put links in the originals' places, with OMERO off and the bytes near. RESIDENT -> ONLINE.
+
+The order is what makes it safe to kill at any instruction: the permits, the intent and the flags as they were, the
+mark in OMERO's database (too early is harmless), the bytes near (now each original has two names), then the swap
+of each original for a link, in one rename each, then the record.
+"""
+
+from collections.abc import Sequence
+
+from omero_archive.catalogue import bundles
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.errors import (
+    BrokenInvariant,
+    FixityMismatch,
+    OriginalUnfit,
+    SourceChanged,
+    UnknownObject,
+    WrongState,
+)
+from omero_archive.files import Entry, EntryKind, Tree, same_file, translated, unchanged
+from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.near import Place, is_elsewhere
+from omero_archive.omero.closure import bundles as closure
+from omero_archive.omero.marks import MarkFacts, mark, read_flags
+from omero_archive.states import Decision, Residency
+from omero_archive.steps.permits import permits
+from omero_archive.steps.site import Site, place_of
+from omero_archive.transfer import SourceRead, SourceReader, read_back, write_temporary
+
+INTENT = "release"
+
+
+def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
+    """Release one bundle. Done twice is done once; an interrupted release is finished.
+
+    Raises `OmeroIsOn`, `PermitRefused`, `SourceChanged`, `OriginalUnfit`, `WrongState`; then nothing was changed
+    that matters, and every path still gives its bytes.
+    """
+    with site.catalogue.lock_bundle(name):
+        bundle = load(site, name)
+        if bundle.residency is not Residency.RESIDENT and bundle.intent != INTENT:
+            raise WrongState(f"{name} is {bundle.residency}; only a RESIDENT bundle can be released.")
+        files = _files(site, bundle)
+        require_releasable(site, bundle, files, rehash=rehash)
+        now_in_omero = _same_in_omero(site, bundle, files)
+        _intend(site, bundle, now_in_omero)
+        _mark(site, bundle, now_in_omero)
+        bring_near(site, bundle, files)
+        _swap(site, files)
+        _record(site, name)
+
+
+def load(site: Site, name: BundleName) -> BundleRecord:
+    """The bundle's row. Raises `UnknownObject`."""
+    with site.catalogue.begin() as connection:
+        bundle = bundles.by_name(connection, name)
+    if bundle is None:
+        raise UnknownObject(f"{name} is not under archiving; run `omero-archive add` first.")
+    return bundle
+
+
+def require_releasable(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool) -> None:
+    """Raise whatever forbids the release, without changing a thing. OMERO's state is asked for last."""
+    if bundle.decision is not Decision.APPROVED:
+        raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
+    permits(site, bundle)
+    for file in files:
+        _require_unchanged(site, bundle, file, rehash=rehash)
+    site.prove_offline()
+
+
+def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
+    with site.catalogue.begin() as connection:
+        return bundles.files(connection, bundle.id)
+
+
+def _require_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, *, rehash: bool) -> None:
+    read = file.source
+    tree, relative = site.original(file.key)
+    found = tree.look(relative)
+    if found is None:
+        raise OriginalUnfit(f"{file.key} is not on OMERO's disk; {bundle.name} was not released.")
+    if found.target == site.link_target(file.key):
+        if bundle.intent == INTENT:
+            return  # swapped before the interruption
+        raise OriginalUnfit(f"{file.key} is a link of ours, but {bundle.name} is RESIDENT; a person must look.")
+    if found.kind is not EntryKind.FILE:
+        raise OriginalUnfit(f"{file.key} is a {found.kind}, not a plain file; {bundle.name} was not released.")
+    is_near_too = bundle.intent == INTENT and found.names == 2 and same_file(found.identity, read.identity)
+    if is_near_too:
+        return  # given its second name before the interruption, which changed ctime
+    if found.names != 1:
+        raise OriginalUnfit(
+            f"{file.key} has {found.names} names (hard links); releasing it would free nothing. Not released."
+        )
+    if not unchanged(found.identity, read.identity):
+        if not rehash:
+            raise SourceChanged(
+                f"{file.key} was touched since it was read ({_difference(found, read)}); {bundle.name} was not "
+                "released. If that is in order, run `omero-archive release --rehash` for it, which reads it again."
+            )
+        _rehash(site, file, tree, relative)
+
+
+def _difference(found: Entry, read: SourceRead) -> str:
+    names = ("inode", "size_bytes", "mtime_ns", "ctime_ns")
+    return ", ".join(name for name in names if getattr(found.identity, name) != getattr(read.identity, name))
+
+
+def _rehash(site: Site, file: FileRecord, tree: Tree, relative: str) -> None:
+    """Read the original again; remember its new identity if its bytes are those that were archived."""
+    reader = SourceReader(tree, relative, file.original, site.lanes)
+    for _ in reader.pieces():
+        continue
+    if reader.fixity != file.source.fixity:
+        raise SourceChanged(f"{file.key} has other bytes than were archived; it was not released.")
+    with site.catalogue.begin() as connection:
+        bundles.identified(connection, {file.id: (reader.read.identity, reader.read.attributes)})
+
+
+def _same_in_omero(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> Bundle:
+    """The bundle as OMERO has it now. Raises `WrongState` if its files are others than were archived."""
+    kind = ObjectType.IMAGE if bundle.name.startswith("Image-") else ObjectType.FILESET
+    number = int(bundle.name.partition("-")[2])
+    for found in closure(site.omero, [ObjectRef(type=kind, id=number)]):
+        if isinstance(found, Bundle) and found.name == bundle.name:
+            if {original.key for original in found.files} != {file.key for file in files}:
+                raise WrongState(
+                    f"{bundle.name} has other files in OMERO than were archived; it was not released. "
+                    f"Run `omero-archive add {kind.value}:{number}` again."
+                )
+            return found
+    raise WrongState(f"{bundle.name} is not in OMERO any more, or belongs to another bundle now; not released.")
+
+
+def _intend(site: Site, bundle: BundleRecord, found: Bundle) -> None:
+    """The flags as they were go into the catalogue with the intent: after the mark they can no longer be read."""
+    if bundle.intent == INTENT:
+        return
+    flags = read_flags(site.omero, found)
+    with site.catalogue.begin() as connection:
+        bundles.add_images(connection, bundle.id, found.images)
+        bundles.remember_flags(connection, flags)
+        bundles.intend(connection, bundle, INTENT)
+
+
+def _mark(site: Site, bundle: BundleRecord, found: Bundle) -> None:
+    facts = MarkFacts(
+        services=site.settings.service_names,
+        date=site.clock(),
+        location=str(site.settings.archive.root / (bundle.home or "")),
+        size_bytes=bundle.size_bytes,
+    )
+    made = mark(site.omero, found, facts)
+    with site.catalogue.begin() as connection:
+        detail: dict[str, object] = {"event": made.event_id, "annotation": made.annotation_id}
+        bundles.set_marked(connection, bundle, True, detail)
+
+
+def bring_near(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> None:
+    """Give each original its second name in `near`; on another file system, a verified copy. Done once."""
+    place = place_of(bundle, files)
+    if site.near.is_in(place):
+        _require_twins(site, place, files)
+        return
+    site.near.prepare(place)
+    for file in files:
+        tree, relative = site.original(file.key)
+        incoming = site.near.incoming_path_of(place, file.key)
+        try:
+            site.near.tree.link_from(tree, relative, incoming)
+        except OSError as error:
+            if not is_elsewhere(error):
+                raise translated(error, str(site.near.tree.path(incoming))) from error
+            _copy_near(site, file, incoming)
+    site.near.bring_in(place)
+
+
+def _copy_near(site: Site, file: FileRecord, incoming: str) -> None:
+    tree, relative = site.original(file.key)
+    near = site.near.tree
+    if near.look(incoming) is None:
+        reader = SourceReader(tree, relative, file.original, site.lanes)
+        write_temporary(reader, near, incoming)
+        if reader.fixity != file.source.fixity:
+            near.drop_temporary(incoming)
+            raise SourceChanged(f"{file.key} has other bytes than were archived; it was not released.")
+        near.sync()
+        near.publish(incoming)
+    fixity = file.source.fixity
+    if read_back(near, incoming, site.lanes) != (fixity.size_bytes, fixity.xxh3):
+        raise FixityMismatch(f"{near.path(incoming)} was read back with other bytes than were written.")
+
+
+def _require_twins(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
+    """What lies near already must be these files, not what an older release left."""
+    for file in files:
+        path = site.near.path_of(place, file.key)
+        near = site.near.tree.look(path)
+        tree, relative = site.original(file.key)
+        original = tree.look(relative)
+        if near is None or original is None:
+            raise BrokenInvariant(f"{file.key} is not both near and in its place; a person must look.")
+        is_swapped = original.kind is EntryKind.LINK
+        if is_swapped or same_file(near.identity, original.identity):
+            continue
+        # Another file system: the near copy was verified before the interruption; verify it again.
+        fixity = file.source.fixity
+        if read_back(site.near.tree, path, site.lanes) != (fixity.size_bytes, fixity.xxh3):
+            raise BrokenInvariant(f"{file.key} lies near with other bytes; a person must look.")
+
+
+def _swap(site: Site, files: Sequence[FileRecord]) -> None:
+    """Swap every original for its link, then make that durable."""
+    trees: set[Tree] = set()
+    for file in files:
+        tree, relative = site.original(file.key)
+        try:
+            tree.swap_in_link(relative, site.link_target(file.key), original=file.source.identity)
+        except OSError as error:
+            raise translated(error, str(tree.path(relative))) from error
+        trees.add(tree)
+        site.progress("release", 1, file.source.fixity.size_bytes)
+    for tree in trees:
+        tree.sync()
+
+
+def _record(site: Site, name: BundleName) -> None:
+    with site.catalogue.begin() as connection:
+        bundle = bundles.by_name(connection, name)
+        if bundle is not None and bundle.residency is Residency.RESIDENT:
+            now = site.clock()
+            bundles.move(connection, bundle, Residency.ONLINE, released_at=now, near_since=now, intent=None)

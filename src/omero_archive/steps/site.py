@@ -1,0 +1,112 @@
+"""Everything a step works with, wired by `app.py`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.catalogue.database import Catalogue
+from omero_archive.errors import ArchiveError, OriginalUnfit
+from omero_archive.files import Tree
+from omero_archive.model import Clock, FileAttributes, Key, ServiceName
+from omero_archive.near import Near, Place
+from omero_archive.omero.database import OmeroDatabase
+from omero_archive.omero.offline import OfflineProof, ServerPorts, prove_offline
+from omero_archive.omero.repository import Repository
+from omero_archive.service import Service
+from omero_archive.settings import Settings
+from omero_archive.transfer import Lanes
+
+Progress = Callable[[str, int, int], None]
+"""Told by a step, by its name, of so many files and bytes that are done."""
+
+
+def no_progress(step: str, files: int, size_bytes: int) -> None:
+    """Tells nobody."""
+    del step, files, size_bytes
+
+
+def place_of(bundle: BundleRecord, files: Sequence[FileRecord]) -> Place:
+    """A bundle as `near` sees it."""
+    return Place(name=bundle.name, home=bundle.home, keys=tuple(file.key for file in files))
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """One OMERO with its archive. Holds open directories: close it."""
+
+    settings: Settings
+    clock: Clock
+    catalogue: Catalogue
+    omero: OmeroDatabase
+    repository: Repository
+    services: Mapping[ServiceName, Service]
+    lanes: Lanes
+    progress: Progress = no_progress
+    _trees: dict[Path, Tree] = field(default_factory=dict)
+    _near: Near | None = None
+
+    def original(self, key: Key) -> tuple[Tree, str]:
+        """Tree and path of an original. Raises `UnsafePath`, or `OriginalUnfit` if the root cannot be opened."""
+        root, relative = self.repository.root_of(key)
+        return self.tree(root), relative
+
+    def tree(self, root: Path) -> Tree:
+        """A directory, opened once."""
+        if root not in self._trees:
+            try:
+                self._trees[root] = Tree(root)
+            except OSError as error:
+                raise OriginalUnfit(f"{root} cannot be opened: {error.strerror}. Is it mounted?") from error
+        return self._trees[root]
+
+    @property
+    def near(self) -> Near:
+        """The directory of near bytes."""
+        if self._near is None:
+            self._near = Near(self.tree(self.settings.archive.near_directory), like=self._directory_attributes)
+        return self._near
+
+    def link_target(self, key: Key) -> str:
+        """Where the link at an original's path points."""
+        return str(self.settings.archive.root / key)
+
+    def prove_offline(self) -> OfflineProof:
+        """The proof that OMERO is off now. Raises `OmeroIsOn`."""
+        where = ServerPorts(host=self.settings.omero.host, ports=self.settings.omero.ports)
+        return prove_offline(self.omero, self.settings.omero.managed_repository, where)
+
+    def retry_at(self, error: ArchiveError, attempts: int) -> datetime | None:
+        """When to try again after the failure that follows `attempts` others; None: a person must look first."""
+        work = self.settings.work
+        if not error.retryable or attempts + 1 >= work.attempts:
+            return None
+        return self.clock() + work.retry_after * (1 << min(attempts, 10))
+
+    @property
+    def poll(self) -> timedelta:
+        """How long to wait before a service is asked about the same thing again."""
+        return self.settings.work.poll
+
+    def close(self) -> None:
+        """Let go of directories, connections and threads."""
+        for service in self.services.values():
+            service.close()
+        for tree in self._trees.values():
+            tree.close()
+        self._trees.clear()
+        self._near = None
+        self.catalogue.close()
+        self.lanes.close()
+
+    def _directory_attributes(self, directory: str) -> FileAttributes | None:
+        """Mode and owner of OMERO's directory of that name, for its counterpart in `near`."""
+        top, _, rest = directory.partition("/")
+        probe = Key(f"{top}/{rest}/x" if rest else f"{top}/x")
+        try:
+            root, relative = self.repository.root_of(probe)
+            found = self.tree(root).look(relative.rpartition("/")[0] or ".")
+        except ArchiveError:
+            return None  # not one of OMERO's directories: it keeps the default mode
+        return None if found is None else found.attributes

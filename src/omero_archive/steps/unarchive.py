@@ -1,0 +1,211 @@
+"""Unarchive: put the originals back, with OMERO off; then the marks away. ONLINE -> RESIDENT.
+
+Release backwards. Every near file gets a second name beside its link and is renamed over it; on another file system
+it is copied and verified first. Then OMERO's rows get their previous values back. The near names go last, a moment
+later: a reader may just have resolved the old link.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import BinaryIO
+
+from omero_archive.catalogue import bundles
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
+from omero_archive.files import EntryKind, Tree, temporary_of, translated
+from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
+from omero_archive.near import Place, is_elsewhere
+from omero_archive.omero.marks import unmark
+from omero_archive.states import Decision, Permit, Residency, permit_by_original
+from omero_archive.steps.recall import recall
+from omero_archive.steps.release import load
+from omero_archive.steps.site import Site, place_of
+from omero_archive.transfer import RecallReader, read_back, write_temporary
+
+INTENT = "unarchive"
+GRACE_S = 1.0
+
+
+def unarchive(site: Site, names: Sequence[BundleName]) -> Iterator[tuple[BundleName, ArchiveError | None]]:
+    """Put bundles back, recalling them first if need be; what became of each. Interrupted ones are finished.
+
+    The errors: `OmeroIsOn`, `WrongState` and what a recall raises; then every path still gives its bytes.
+    """
+    back: list[BundleName] = []
+    for name in names:
+        try:
+            put_back(site, name)
+            back.append(name)
+        except ArchiveError as error:
+            yield name, error
+    if back:
+        time.sleep(GRACE_S)  # once for all of them
+    for name in back:
+        try:
+            clear(site, name)
+        except ArchiveError as error:
+            yield name, error
+        else:
+            yield name, None
+
+
+def require_unarchivable(bundle: BundleRecord) -> None:
+    """Raise `WrongState` unless there are links to replace by originals."""
+    if bundle.residency is Residency.RESIDENT and bundle.intent is None:
+        raise WrongState(f"{bundle.name} is RESIDENT already; there is nothing to put back.")
+    if bundle.residency is Residency.RESIDENT:
+        raise WrongState(f"{bundle.name}: its release was begun and not finished; run `omero-archive release` first.")
+
+
+def put_back(site: Site, name: BundleName) -> None:
+    """Put one bundle's originals in the places of their links and take the marks away; near names stay."""
+    bundle = load(site, name)
+    require_unarchivable(bundle)
+    site.prove_offline()
+    if bundle.residency in (Residency.OFFLINE, Residency.RECALLING):
+        recall(site, name)
+        site.prove_offline()  # again: that may have taken hours
+    with site.catalogue.lock_bundle(name):
+        bundle, files = _load(site, name)
+        require_unarchivable(bundle)
+        place = place_of(bundle, files)
+        site.near.put_back(place)
+        with site.catalogue.begin() as connection:
+            bundles.intend(connection, bundle, INTENT)
+        for file in files:
+            _restore(site, place, file)
+        for tree in {site.original(file.key)[0] for file in files}:
+            tree.sync()
+        _swap_back(site, files)
+        _unmark(site, bundle)
+
+
+def clear(site: Site, name: BundleName) -> None:
+    """Take the near names of a bundle away whose originals are back, and record it RESIDENT."""
+    with site.catalogue.lock_bundle(name):
+        bundle, files = _load(site, name)
+        if bundle.intent != INTENT:
+            return  # another process finished it
+        place = place_of(bundle, files)
+        for file in files:
+            _in_place(site, file)
+        _clear_near(site, place, files)
+        # Looked at again after the second names went, which changed ctime.
+        identities = {file.id: _in_place(site, file) for file in files}
+        with site.catalogue.begin() as connection:
+            bundles.identified(connection, identities)
+            bundles.move(connection, bundle, Residency.RESIDENT, intent=None, near_since=None, released_at=None)
+            if bundle.decision is Decision.APPROVED:
+                bundles.decide(connection, bundle, Decision.RETURNED, note="unarchived")
+        site.near.forget(place)
+
+
+def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord, ...]]:
+    bundle = load(site, name)
+    with site.catalogue.begin() as connection:
+        return bundle, bundles.files(connection, bundle.id)
+
+
+def _restore(site: Site, place: Place, file: FileRecord) -> None:
+    """Prepare one original beside its link: a second name of the near file, or a verified copy of it."""
+    tree, relative = site.original(file.key)
+    if _is_restored(site, file):
+        return
+    near_path = site.near.path_of(place, file.key)
+    try:
+        tree.link_temporary_from(site.near.tree, near_path, relative)
+    except FileNotFoundError as error:
+        raise BrokenInvariant(f"{file.key} is ONLINE, but {near_path} is not near; a person must look.") from error
+    except OSError as error:
+        if not is_elsewhere(error):
+            raise translated(error, str(tree.path(relative))) from error
+        _copy_back(site, file, near_path)
+
+
+def _copy_back(site: Site, file: FileRecord, near_path: str) -> None:
+    tree, relative = site.original(file.key)
+    read, near = file.source, site.near.tree
+    reader = RecallReader(partial(open_near, near, near_path), near_path, read.fixity, read.attributes, site.lanes)
+    write_temporary(reader, tree, relative)
+    tree.sync()
+    if read_back(tree, temporary_of(relative), site.lanes) != _fast(read.fixity):
+        tree.drop_temporary(relative)
+        raise SourceUnreadable(f"{tree.path(relative)} was read back with other bytes than were written.")
+
+
+def open_near(near: Tree, path: str) -> BinaryIO:
+    """A near file, to be copied."""
+    return os.fdopen(near.open_to_read(path), "rb", buffering=0)
+
+
+def _swap_back(site: Site, files: Sequence[FileRecord]) -> None:
+    trees: list[Tree] = []
+    for file in files:
+        tree, relative = site.original(file.key)
+        if not _is_restored(site, file):
+            try:
+                tree.swap_in_file(relative, link_target=site.link_target(file.key))
+            except OSError as error:
+                raise translated(error, str(tree.path(relative))) from error
+        trees.append(tree)
+        site.progress("unarchive", 1, file.source.fixity.size_bytes)
+    for tree in set(trees):
+        tree.sync()
+
+
+def _is_restored(site: Site, file: FileRecord) -> bool:
+    """Whether the original was put back before an interruption."""
+    tree, relative = site.original(file.key)
+    found = tree.look(relative)
+    if found is None or found.kind is not EntryKind.FILE:
+        return False
+    read = file.source
+    if (found.identity.size_bytes, found.identity.mtime_ns) != (read.fixity.size_bytes, read.identity.mtime_ns):
+        raise WrongState(
+            f"{tree.path(relative)} is a file that we did not put there; it was not replaced. A person must look: "
+            f"the archived bytes are safe, SHA-256 {read.fixity.sha256}."
+        )
+    return True
+
+
+def _in_place(site: Site, file: FileRecord) -> tuple[FileIdentity, FileAttributes]:
+    tree, relative = site.original(file.key)
+    found = tree.look(relative)
+    if found is None or found.kind is not EntryKind.FILE:
+        raise BrokenInvariant(f"{tree.path(relative)} is not back in its place; a person must look.")
+    return found.identity, found.attributes
+
+
+def _unmark(site: Site, bundle: BundleRecord) -> None:
+    with site.catalogue.begin() as connection:
+        images = bundles.images(connection, bundle.id)
+    previous = {image.id: image.previous_archived for image in images if image.is_fileset_image}
+    unmark(site.omero, bundle.name, [image.id for image in images], previous=previous)
+    with site.catalogue.begin() as connection:
+        bundles.set_marked(connection, bundle, False, {})
+
+
+def _clear_near(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
+    """Take the bundle out of `near` and delete what is left: second names, or copies of what is in place."""
+    site.near.take_out(place)
+    if not site.near.is_taken_out(place):
+        return
+    originals = {file.key: site.original(file.key) for file in files}
+    if site.near.are_second_names(place, originals):
+        site.near.delete_second_names(place, originals)
+    else:
+        permits: dict[Key, Permit] = {file.key: _permit(site, file) for file in files}
+        site.near.delete(place, permits, site.clock())
+
+
+def _permit(site: Site, file: FileRecord) -> Permit:
+    """The permit to delete the near copy of an original that is back, read from its medium."""
+    tree, relative = site.original(file.key)
+    found = read_back(tree, relative, site.lanes)
+    return permit_by_original(file.key, fixity=file.source.fixity, found=found, now=site.clock())
+
+
+def _fast(fixity: Fixity) -> tuple[int, str]:
+    return fixity.size_bytes, fixity.xxh3

@@ -1,0 +1,306 @@
+"""Moving bytes: read once while every digest is taken, write under a temporary name, read back from the medium.
+
+The source's bytes pass through two buffers that are used again and again. While one piece is hashed, each digest
+in a thread of its own, the receiver writes the same piece and the next is read into the other buffer. Hashing lets
+go of the GIL, so one file uses the cores there are.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from omero_archive.digests import FixityDigests
+from omero_archive.errors import (
+    FixityMismatch,
+    OriginalUnfit,
+    ServiceUnavailable,
+    SourceChanged,
+    SourceRotted,
+    SourceUnreadable,
+    SourceVanished,
+)
+from omero_archive.files import Entry, EntryKind, Tree, entry_of, finish, translated, unchanged
+from omero_archive.model import FileAttributes, FileIdentity, Fixity, OriginalFile
+
+PIECE_BYTES = 4 << 20
+INLINE_BYTES = 1 << 20  # up to here handing a piece to another thread costs more than hashing it
+
+
+class Reader(Protocol):
+    """The bytes of one file, to be read once by whoever stores them.
+
+    `pieces` yields views that are valid until the next one is asked for, and raises an `ArchiveError` after the
+    last piece if the bytes were not what they should have been: whoever stores them must then store nothing.
+    `fixity` and `attributes` may be asked for once the pieces are read.
+    """
+
+    @property
+    def fixity(self) -> Fixity: ...
+
+    @property
+    def attributes(self) -> FileAttributes: ...
+
+    def pieces(self) -> Generator[memoryview, None, None]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRead:
+    """What is known of an original after it was read: evidence, and by what it is known again."""
+
+    fixity: Fixity
+    identity: FileIdentity
+    attributes: FileAttributes
+
+
+class Lanes:
+    """The buffers and the hashing threads, shared by all transfers of one process. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="hash")
+        self._local = threading.local()
+
+    def close(self) -> None:
+        """Stop the hashing threads."""
+        self._pool.shutdown()
+
+    def buffers(self) -> tuple[memoryview, memoryview]:
+        """The two buffers of the calling thread."""
+        if not hasattr(self._local, "buffers"):
+            self._local.buffers = (memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES)))
+        found: tuple[memoryview, memoryview] = self._local.buffers
+        return found
+
+    def hashed(
+        self, read_into: Callable[[memoryview], int], digests: FixityDigests
+    ) -> Generator[memoryview, None, None]:
+        """Yield what `read_into` gives, piece by piece, and feed it to the digests."""
+        pending: list[Future[None]] = []
+        buffers = self.buffers()
+        # Ours until the end: a second transfer begun in this thread meanwhile gets buffers of its own.
+        del self._local.buffers
+        try:
+            for turn in _alternating(buffers):
+                count = read_into(turn)
+                for future in pending:
+                    future.result()  # raises what hashing raised: a digest that missed a piece proves nothing
+                if count == 0:
+                    return
+                piece = turn[:count]
+                if count <= INLINE_BYTES:
+                    digests.update(piece)
+                else:
+                    digests.size_bytes += count
+                    pending = [self._pool.submit(digest.update, piece) for digest in digests.members]
+                yield piece
+        finally:
+            wait(pending)
+            self._local.buffers = buffers
+
+
+class SourceReader:
+    """Reads an original once. After the last piece it has proved that the file is what OMERO imported.
+
+    The errors, each raised by `pieces`: `SourceVanished`, `SourceUnreadable`, `OriginalUnfit` (not a plain file),
+    `UnsafePath`, `SourceChanged` (while it was read), `SourceRotted` (size or checksum differ from OMERO's).
+    """
+
+    def __init__(self, tree: Tree, relative: str, file: OriginalFile, lanes: Lanes) -> None:
+        self._tree = tree
+        self._relative = relative
+        self._file = file
+        self._lanes = lanes
+        self._read: SourceRead | None = None
+
+    @property
+    def read(self) -> SourceRead:
+        """What is known now. Only after `pieces` came to its end."""
+        assert self._read is not None, "the source was not read to its end"  # noqa: S101
+        return self._read
+
+    @property
+    def fixity(self) -> Fixity:
+        return self.read.fixity
+
+    @property
+    def attributes(self) -> FileAttributes:
+        return self.read.attributes
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        checksum = self._file.checksum
+        digests = FixityDigests(None if checksum is None else checksum.algorithm)
+        fd = self._open()
+        try:
+            before = entry_of(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests)
+            # These pages would push out of the cache what OMERO's users read.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            after = entry_of(fd)
+        finally:
+            os.close(fd)
+        found = self._look()
+        if found is None or not (
+            unchanged(before.identity, after.identity) and unchanged(after.identity, found.identity)
+        ):
+            raise SourceChanged(f"{self._file.key} changed while it was read; it was not archived.")
+        self._compare(digests)
+        self._read = SourceRead(fixity=digests.fixity(), identity=after.identity, attributes=after.attributes)
+
+    def _look(self) -> Entry | None:
+        try:
+            return self._tree.look(self._relative)
+        except OSError as error:
+            raise SourceUnreadable(f"{self._file.key} could not be read: {error.strerror}.") from error
+
+    def _open(self) -> int:
+        key = self._file.key
+        found = self._look()
+        if found is None:
+            raise SourceVanished(f"{key} is in OMERO's database, but not on its disk.")
+        if found.kind is not EntryKind.FILE:
+            where = f" to {found.target}" if found.target else ""
+            raise OriginalUnfit(f"{key} is a {found.kind}{where}, not a plain file; it was not archived.")
+        try:
+            return self._tree.open_to_read(self._relative)
+        except OSError as error:
+            raise SourceUnreadable(f"{key} could not be read: {error.strerror}.") from error
+
+    def _read_into(self, fd: int, view: memoryview) -> int:
+        try:
+            return os.readv(fd, [view])
+        except OSError as error:
+            raise SourceUnreadable(f"{self._file.key} could not be read: {error.strerror}.") from error
+
+    def _compare(self, digests: FixityDigests) -> None:
+        recorded = self._file.size_bytes
+        if recorded is not None and recorded != digests.size_bytes:
+            raise SourceRotted(
+                f"{self._file.key} has {digests.size_bytes} bytes, OMERO imported {recorded}; it was not archived."
+            )
+        checksum = self._file.checksum
+        if checksum is not None and checksum.value != digests.omero:
+            raise SourceRotted(
+                f"{self._file.key} has {checksum.algorithm} {digests.omero}, OMERO took {checksum.value} at import; "
+                "it was not archived. Look for a backup of this file."
+            )
+
+
+class RecallReader:
+    """Reads a copy from a service and proves that it has the bytes of the original.
+
+    `pieces` raises `FixityMismatch`, `ServiceUnavailable` when reading breaks off, and what opening the copy raises.
+    """
+
+    def __init__(
+        self,
+        open_copy: Callable[[], BinaryIO],
+        subject: str,
+        fixity: Fixity,
+        attributes: FileAttributes,
+        lanes: Lanes,
+    ) -> None:
+        self._open_copy = open_copy
+        self._subject = subject
+        self._lanes = lanes
+        self.fixity = fixity
+        self.attributes = attributes
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        digests = FixityDigests()
+        with closing(self._open_copy()) as copy:
+            yield from self._lanes.hashed(lambda view: self._read_into(copy, view), digests)
+        if digests.fixity() != self.fixity:
+            raise FixityMismatch(
+                f"{self._subject}: the copy has SHA-256 {digests.fixity().sha256}, "
+                f"the original had {self.fixity.sha256}; nothing was recalled from it."
+            )
+
+    def _read_into(self, copy: BinaryIO, view: memoryview) -> int:
+        try:
+            return copy.readinto(view) or 0  # type: ignore[attr-defined]
+        except OSError as error:
+            raise ServiceUnavailable(f"{self._subject}: the copy could not be read: {error}.") from error
+
+
+class BytesReader:
+    """Bytes in memory, such as a manifest."""
+
+    def __init__(self, content: bytes, attributes: FileAttributes) -> None:
+        self._content = content
+        self.attributes = attributes
+        digests = FixityDigests()
+        digests.update(content)
+        self.fixity = digests.fixity()
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        if self._content:
+            yield memoryview(self._content)
+
+
+def write_temporary(reader: Reader, tree: Tree, relative: str) -> int:
+    """Store a reader's bytes under the temporary name of `relative`, with its attributes; the bytes written.
+
+    Nothing is left if the reader or the disk fails. The caller syncs, then publishes.
+    """
+    try:
+        fd = tree.create_temporary(relative)
+    except OSError as error:
+        raise translated(error, str(tree.path(relative))) from error
+    is_whole = False
+    try:
+        written = _fill(fd, reader)
+        is_whole = True
+    except OSError as error:
+        raise translated(error, str(tree.path(relative))) from error
+    finally:
+        if not is_whole:
+            # What stopped us says more than that the rest could not be removed; the next run starts it anew.
+            with suppress(OSError):
+                tree.drop_temporary(relative)
+    return written
+
+
+def read_back(tree: Tree, relative: str, lanes: Lanes) -> tuple[int, str]:
+    """Size in bytes and XXH3-128 of a file, read from the medium and not from the page cache.
+
+    The file must have been synced: the kernel drops only clean pages. Raises `OSError`.
+    """
+    digests = FixityDigests(fast_only=True)
+    fd = tree.open_to_read(relative)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        for piece in lanes.hashed(lambda view: os.readv(fd, [view]), digests):
+            del piece
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+    return digests.size_bytes, digests.fast
+
+
+def _fill(fd: int, reader: Reader) -> int:
+    """Write, give the attributes and close: NFS says only at `close` that the disk was full."""
+    written = 0
+    try:
+        with closing(reader.pieces()) as pieces:
+            for piece in pieces:
+                _write_all(fd, piece)
+                written += len(piece)
+        finish(fd, reader.attributes)
+    finally:
+        os.close(fd)
+    return written
+
+
+def _write_all(fd: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(fd, piece) :]
+
+
+def _alternating(pair: tuple[memoryview, memoryview]) -> Iterator[memoryview]:
+    while True:
+        yield from pair

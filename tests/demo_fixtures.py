@@ -1,0 +1,83 @@
+"""The fixture `demo_site`: a whole small OMERO of its own for every test.
+
+It is built once in a session and copied for each test: the files with their hard links, symbolic links and times,
+the database as a PostgreSQL template. Needs a session fixture `postgres` with a `dsn(dbname)`.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from omero_archive.demo.site import DemoSite, PostgresServer, build_site
+
+SMALL_MIB = 4
+
+
+@pytest.fixture(scope="session")
+def demo_template(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> DemoSite:
+    """The site that all others are copied from. Never change it, never keep a connection to its database."""
+    return build_site(
+        tmp_path_factory.mktemp("demo"),
+        postgres=postgres,
+        large_mib=SMALL_MIB,
+        omero_database=_fresh_name("omero"),
+    )
+
+
+@pytest.fixture
+def demo_site(demo_template: DemoSite, postgres: PostgresServer, tmp_path: Path) -> Iterator[DemoSite]:
+    """A fresh small site. Its catalogue's database is named but not made; both are dropped after the test."""
+    site = copy_site(demo_template, tmp_path / "site", postgres=postgres)
+    yield site
+    with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
+        for dsn in (site.omero_dsn, site.catalogue_dsn):
+            name = sql.Identifier(_database(dsn))
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+    shutil.rmtree(site.directory)
+
+
+def copy_site(site: DemoSite, directory: Path, *, postgres: PostgresServer) -> DemoSite:
+    """The same site in another directory and in databases with other names."""
+    subprocess.run(["cp", "--archive", "--", str(site.directory), str(directory)], check=True)
+    for path in directory.rglob("*"):
+        if path.is_symlink():
+            _retarget(path, site.directory, directory)
+    omero = _fresh_name("omero")
+    with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(omero), sql.Identifier(_database(site.omero_dsn))
+            )
+        )
+    copy = dataclasses.replace(
+        site,
+        directory=directory,
+        omero_dsn=postgres.dsn(omero),
+        catalogue_dsn=postgres.dsn(_fresh_name("catalogue")),
+    )
+    with psycopg.connect(copy.omero_dsn) as conn:
+        # The only place where OMERO's database knows an absolute path.
+        conn.execute("UPDATE originalfile SET path = %s WHERE mimetype = 'Repository'", (f"{copy.data_dir}/",))
+    return copy
+
+
+def _retarget(link: Path, old: Path, new: Path) -> None:
+    target = new / link.readlink().relative_to(old)
+    link.unlink()
+    os.symlink(target, link)
+
+
+def _database(dsn: str) -> str:
+    return str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+
+
+def _fresh_name(kind: str) -> str:
+    return f"{kind}_{uuid.uuid4().hex[:12]}"
