@@ -21,10 +21,11 @@ from psycopg.conninfo import make_conninfo
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.copies import Failure, Slice
 from omero_archive.errors import ArchiveError, BrokenInvariant, Busy
-from omero_archive.model import ServiceName
-from omero_archive.states import CopyState
+from omero_archive.model import BundleName, ServiceName
+from omero_archive.states import CopyState, Residency
 from omero_archive.steps.confirm import confirm
 from omero_archive.steps.copy import Tally, copy
+from omero_archive.steps.evict import evict
 from omero_archive.steps.manifest import manifest
 from omero_archive.steps.recall import recall
 from omero_archive.steps.site import Site
@@ -32,7 +33,7 @@ from omero_archive.steps.verify import verify
 
 _log = structlog.get_logger()
 
-QUEUES = ("recall", "copy", "manifest", "verify", "confirm")
+QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm")
 """The steps that jobs run, each a queue of its own, so that a data mover can be given some of them."""
 
 _SLICE_STEPS: dict[str, tuple[CopyState, Callable[[Site, Slice], Tally]]] = {
@@ -40,6 +41,9 @@ _SLICE_STEPS: dict[str, tuple[CopyState, Callable[[Site, Slice], Tally]]] = {
     "verify": (CopyState.WRITTEN, verify),
     "confirm": (CopyState.VERIFIED, confirm),
 }
+
+
+_BUNDLE_STEPS: dict[str, Callable[[Site, BundleName], object]] = {"recall": recall, "evict": evict}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,11 @@ class Engine:
         """All work that is due now."""
         return list(self._due())
 
+    def waits_for_services(self) -> bool:
+        """Whether copies are verified and a service has not vouched for them yet."""
+        with self._site.catalogue.begin() as connection:
+            return copies.unconfirmed(connection)
+
     def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
         """Work off everything that is due, also what becomes due by that, and return."""
         while jobs := [job for job in self.plan() if job.step in steps]:
@@ -99,6 +108,11 @@ class Engine:
         with site.catalogue.begin() as connection:
             for number in recalls.due(connection):
                 yield Job(step="recall", service=None, first=number, last=number)
+            for name in site.near.taken_out():
+                bundle = bundles.by_name(connection, name)
+                if bundle is not None and bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
+                    # An eviction was interrupted after it was recorded: its bytes are still to go.
+                    yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
             for service in site.settings.service_names:
                 for number, _ in copies.without_manifest(connection, service):
                     yield Job(step="manifest", service=service, first=number, last=number)
@@ -184,10 +198,10 @@ class Engine:
 
     def _step(self, job: Job) -> Tally:
         match job.step, job.service:
-            case "recall", _:
+            case "recall" | "evict", _:
                 with self._site.catalogue.begin() as connection:
                     name = bundles.by_id(connection, job.first).name
-                recall(self._site, name)
+                _BUNDLE_STEPS[job.step](self._site, name)
                 return Tally(done=1)
             case "manifest", str() as service:
                 manifest(self._site, job.first, ServiceName(service))

@@ -113,6 +113,17 @@ class Tree:
         """A descriptor of the plain file at the path. Raises `UnsafePath` for a symbolic link."""
         return self._open(relative, os.O_RDONLY | os.O_NOFOLLOW)
 
+    def directories_in(self, relative: str) -> list[str]:
+        """The names of the directories in a directory, sorted; none if it is not there."""
+        if self.look(relative) is None:
+            return []
+        fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        finally:
+            os.close(fd)
+
     def files_below(self, relative: str) -> Iterator[str]:
         """The paths of everything that is not a directory below `relative`, relative to the tree, sorted as text."""
         fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
@@ -177,9 +188,9 @@ class Tree:
     def replace_own(self, relative: str) -> None:
         """Give the temporary file its name, in the place of what an interrupted run of ours left there.
 
-        Raises `BrokenInvariant` for any path outside `.omero-archive/`, where nothing is ever replaced so.
+        Raises `BrokenInvariant` for any path outside `.omero-archive/incoming/`: only there does no reader look.
         """
-        if not relative.startswith(".omero-archive/"):
+        if not relative.startswith(".omero-archive/incoming/"):
             raise BrokenInvariant(f"{relative} is not ours to replace.")
         with self._parent(relative) as (parent, name):
             os.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -10,7 +10,7 @@ the bundle is away; so for them too one rename is all. The link in OMERO's repos
 """
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -87,9 +87,7 @@ class Near:
         if self.is_in(place):
             missing = self._missing(place, self._visible(place))
             if missing is not None:
-                raise BrokenInvariant(
-                    f"{place.name}: {missing} is missing from {self.tree.root}; a person must look."
-                )
+                raise BrokenInvariant(f"{place.name}: {missing} is missing from {self.tree.root}; a person must look.")
             return
         missing = self._missing(place, _incoming(place))
         if missing is not None:
@@ -120,6 +118,20 @@ class Near:
                 raise WrongState(f"{place.name}: {missing} was deleted already; it was not put back. Recall it.")
             self.tree.move_directory(_outgoing(place), self._visible(place))
             self.tree.sync()
+
+    def reuse(self, place: Place) -> None:
+        """Let what an interrupted eviction left of a bundle be the beginning of its recall, instead of deleting it.
+
+        Some files may be gone already; the recall reads back what is there and brings the rest.
+        """
+        if self.is_taken_out(place) and self.tree.look(_incoming(place)) is None:
+            self.tree.make_directories(_incoming(place).rpartition("/")[0])
+            self.tree.move_directory(_outgoing(place), _incoming(place))
+            self.tree.sync()
+
+    def taken_out(self) -> list[BundleName]:
+        """The bundles of which bytes wait to be deleted, by name."""
+        return [BundleName(name) for name in self.tree.directories_in(f"{_PRIVATE}/outgoing")]
 
     def delete(self, place: Place, permits: Mapping[Key, Permit], now: datetime) -> int:
         """Delete the bytes of a bundle that was taken out, with a permit for every file; the bytes freed."""
@@ -192,12 +204,6 @@ class Near:
         for key in place.keys:
             self.tree.make_directories(key.rpartition("/")[0], like=self._like)
             self.tree.make_link(key, _way(place, key))
-
-
-def near_keys(tree: Tree, top: str) -> Iterator[str]:
-    """The paths of all near files under one of the repository's top directories, for `check` and `status`."""
-    if tree.look(top) is not None:
-        yield from tree.files_below(top)
 
 
 def is_elsewhere(error: OSError) -> bool:

@@ -13,7 +13,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from omero_archive.errors import SettingsError
 from omero_archive.model import ServiceName
@@ -140,17 +149,18 @@ class ReleaseSettings(_Table):
     rehash: bool = False
     keep_originals: Duration = timedelta(0)
 
-    @model_validator(mode="after")
-    def _copies_can_be_had(self) -> Self:
-        of = self.copies.of if isinstance(self.copies, CopiesSettings) else self.copies
-        wanted = self.copies.any if isinstance(self.copies, CopiesSettings) else len(of)
+    @field_validator("copies")
+    @classmethod
+    def _can_be_had(cls, copies: tuple[ServiceName, ...] | CopiesSettings) -> tuple[ServiceName, ...] | CopiesSettings:
+        of = copies.of if isinstance(copies, CopiesSettings) else copies
+        wanted = copies.any if isinstance(copies, CopiesSettings) else len(of)
         if not of:
-            raise ValueError("copies: names no service; without a copy nothing may be released")
+            raise ValueError("names no service; without a copy nothing may be released")
         if len(set(of)) != len(of):
-            raise ValueError("copies: names a service twice; two copies on one service are one")
+            raise ValueError("names a service twice; two copies on one service are one")
         if wanted > len(of):
-            raise ValueError(f"copies: any = {wanted}, but only {len(of)} services are named")
-        return self
+            raise ValueError(f"any = {wanted}, but only {len(of)} service(s) are named")
+        return copies
 
     @property
     def policy(self) -> ReleasePolicy:

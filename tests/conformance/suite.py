@@ -5,7 +5,7 @@ A service that is configured but fails here FAILS; nothing is skipped because it
 
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from omero_archive.digests import FixityDigests
 from omero_archive.errors import FixityMismatch, ObjectExists, ObjectMissing, SourceRotted
 from omero_archive.model import FileAttributes, Fixity, Key
 from omero_archive.service import Answer, Incoming, ObjectStatus, Service, Staged
-from omero_archive.transfer import INLINE_BYTES, PIECE_BYTES, BytesReader
+from omero_archive.transfer import INLINE_BYTES, PIECE_BYTES, BytesReader, Reader
 
 ATTRIBUTES = FileAttributes(mtime_ns=1_234_567_890_123_456_789, mode=0o640, uid=os.getuid(), gid=os.getgid())
 RANDOM = os.urandom(2 * PIECE_BYTES + 7)
@@ -45,8 +45,7 @@ class SteppedReader:
         self._pieces = pieces
         self._problem = problem
         self.attributes = ATTRIBUTES
-        self.seen: list[object] = []
-        self.before_each = lambda: None
+        self.before_each: Callable[[], object] = lambda: None
         digests = FixityDigests()
         for piece in pieces:
             digests.update(piece)
@@ -109,7 +108,7 @@ class ServiceConformance:
     def test_nothing_is_visible_until_it_is_whole(self, service: Service) -> None:
         stepped = SteppedReader([b"one", b"two", b"three"])
         absent: list[bool] = []
-        stepped.before_each = lambda: absent.append(is_absent(service, A))  # type: ignore[assignment, return-value]
+        stepped.before_each = lambda: absent.append(is_absent(service, A))
         service.put(A, stepped, None)
         assert absent == [True, True, True]
         assert content_of(service, A) == b"onetwothree"
@@ -185,7 +184,7 @@ class ServiceConformance:
     def test_a_group_stores_what_it_can_and_names_what_it_cannot(self, service: Service) -> None:
         service.put(Key("x/same"), reader(b"same"), None)
         service.put(Key("x/other"), reader(b"before"), None)
-        group = {
+        group: dict[str, Reader] = {
             "x/new": reader(b"new"),
             "x/same": reader(b"same"),
             "x/other": reader(b"after"),

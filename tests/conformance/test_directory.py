@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from suite import A, ATTRIBUTES, B, ServiceConformance, SteppedReader, content_of, reader, status_of
+from suite import ATTRIBUTES, A, B, ServiceConformance, SteppedReader, content_of, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -149,13 +149,9 @@ def test_nothing_leaves_a_descriptor_open(make: Callable[..., DirectoryService],
     before = len(os.listdir("/proc/self/fd"))
     service.put(B, reader(b"bytes"), None)
     content_of(service, A)
-    for wrong in (
-        lambda: service.open(Key("directory")),
-        lambda: service.open(B, -1),
-        lambda: service.open(Key("no")),
-    ):
+    for key, offset in ((Key("directory"), 0), (B, -1), (Key("no"), 0)):
         with pytest.raises((ArchiveError, OSError)):
-            wrong()
+            service.open(key, offset)
     next(iter(service.list("")))
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -280,7 +276,8 @@ def script(tmp_path: Path, body: str) -> list[str]:
 def test_the_sites_program_is_asked_about_each_present_file(
     make: Callable[..., DirectoryService], tmp_path: Path, root: Path
 ) -> None:
-    body = f'tee {tmp_path}/asked | tr "\\0\\n" "\\n?" | sed -e "s/.*a.tif$/durable/; s/.*b.tif$/not yet/; t; s/.*/amber/"\n'
+    words = "s/.*a.tif$/durable/; s/.*b.tif$/not yet/; t; s/.*/amber/"
+    body = f'tee {tmp_path}/asked | tr "\\0\\n" "\\n?" | sed -e "{words}"\n'
     service = make(confirm_command=script(tmp_path, body))
     odd = Key("two\nlines")
     for key in (A, B, odd):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import run
+from subprocess import CalledProcessError, run
 
 import pytest
 
@@ -67,6 +67,28 @@ def small_disk(where: Path, size_bytes: int) -> Iterator[Path]:
         yield where
     finally:
         run(["umount", str(where)], check=True)
+
+
+@contextmanager
+def failing_disk(where: Path) -> Iterator[Path]:
+    """A file system that takes writes and fails when it must store them: its device lies in a file without room."""
+    with small_disk(where, 6 << 20) as backing:
+        image, mounted = backing / "image", where.with_name(where.name + "-mounted")
+        mounted.mkdir()
+        image.touch()
+        os.truncate(image, 64 << 20)
+        for command in (
+            ["mkfs.ext4", "-q", "-O", "^has_journal", str(image)],
+            ["mount", "-o", "loop", str(image), str(mounted)],
+        ):
+            try:
+                run(command, capture_output=True, check=True)
+            except (CalledProcessError, FileNotFoundError) as problem:
+                pytest.skip(f"no loop device can be made here: {problem}")
+        try:
+            yield mounted
+        finally:
+            run(["umount", str(mounted)], check=True)
 
 
 def everything_below(root: Path) -> dict[str, bytes | str | None]:

@@ -10,13 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from making import ATTRIBUTES, NOW, everything_below, permit_for, put, small_disk, there
+from making import ATTRIBUTES, NOW, everything_below, failing_disk, permit_for, put, small_disk, there
 
 from omero_archive import linux
 from omero_archive.errors import BrokenInvariant, NotEnoughSpace, SourceChanged, TargetFailed, UnsafePath, WrongState
 from omero_archive.files import (
     EntryKind,
     Tree,
+    Workbench,
     delete_near,
     delete_twins,
     finish,
@@ -370,6 +371,25 @@ def test_a_sync_that_fails_is_an_error(tmp_path: Path) -> None:
         tree.sync()
 
 
+def test_a_write_that_the_disk_refused_later_is_an_error_of_the_sync(tmp_path: Path) -> None:
+    with failing_disk(tmp_path / "disk") as disk, Tree(disk) as tree:
+        write(tree, "x", os.urandom(16 << 20))  # the page cache takes it
+        with pytest.raises(OSError, match="Input/output error"):
+            tree.sync()
+
+
+def test_only_what_is_prepared_is_ever_replaced(tree: Tree) -> None:
+    for path in ("x", ".omero-archive/bundles/Image-7/x", ".omero-archive/incoming/Image-7/x"):
+        put(tree.root, path, b"old")
+        write(tree, path, b"new")
+    for path in ("x", ".omero-archive/bundles/Image-7/x"):
+        with pytest.raises(BrokenInvariant, match="not ours to replace"):
+            tree.replace_own(path)
+        assert (tree.root / path).read_bytes() == b"old"
+    tree.replace_own(".omero-archive/incoming/Image-7/x")
+    assert (tree.root / ".omero-archive/incoming/Image-7/x").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -687,3 +707,34 @@ def test_nothing_leaves_a_descriptor_open(doomed: Tree) -> None:
         doomed, "elsewhere", {p.replace("out", "elsewhere"): k for p, k in KEYS.items()}, permits=permits(), now=NOW
     )
     assert open_descriptors() == descriptors
+
+
+# ---- the workbench
+
+
+def test_a_workbench_has_places_of_its_own_and_leaves_nothing(tree: Tree) -> None:
+    with Workbench(tree, "bench") as one, Workbench(tree, "bench") as other:
+        for bench, content in ((one, b"one"), (other, b"other")):
+            write(tree, bench.slot(0), content)
+        tree.publish("x", temporary_of=one.slot(0))
+    assert everything_below(tree.root) == {"bench": None, "x": b"one"}
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_and_a_living_one_is_left_alone(tree: Tree) -> None:
+    put(tree.root, "bench/1234-dead/lock", b"")
+    put(tree.root, f"bench/1234-dead/{temporary_name('0')}", b"half")
+    with Workbench(tree, "bench") as living:
+        assert not (tree.root / "bench/1234-dead").exists()
+        write(tree, living.slot(0), b"mine")
+        with Workbench(tree, "bench"):
+            pass
+        tree.publish("x", temporary_of=living.slot(0))
+    assert everything_below(tree.root) == {"bench": None, "x": b"mine"}
+
+
+def test_a_workbench_keeps_no_descriptor(tree: Tree) -> None:
+    before = open_descriptors()
+    for _ in range(3):
+        with Workbench(tree, "bench"), Workbench(tree, "bench"):
+            pass
+    assert open_descriptors() == before

@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from making import ATTRIBUTES, everything_below, fixity_of, original, put, small_disk, there
@@ -198,6 +199,11 @@ def exchange(path: Path) -> None:
     other.rename(path)
 
 
+def replace_by_link(path: Path) -> None:
+    path.rename(path.with_name("y"))
+    path.symlink_to("y")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "written over": write_over,
     "grown": append,
@@ -207,7 +213,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "exchanged for an equal file": exchange,
     "given another mode": lambda path: path.chmod(0o600),
     "given an older mtime": lambda path: os.utime(path, ns=(0, 0)),
-    "replaced by a link": lambda path: (path.rename(path.with_name("y")), path.symlink_to("y")),
+    "replaced by a link": replace_by_link,
 }
 
 
@@ -227,6 +233,16 @@ def test_a_source_that_changes_while_it_is_read_is_not_archived(
     with pytest.raises(SourceChanged, match="changed while it was read"):
         write_temporary(PlainReader(changing), target, "x")
     assert everything_below(target.root) == {}
+
+
+def test_a_source_whose_directory_is_exchanged_while_it_is_read_is_not_archived(tree: Tree, lanes: Lanes) -> None:
+    put(tree.root, "a/x", RANDOM)
+    pieces = SourceReader(tree, "a/x", original("a/x"), lanes).pieces()
+    next(pieces)
+    (tree.root / "a").rename(tree.root / "b")  # the open file itself does not change by this
+    put(tree.root, "a/x", RANDOM)
+    with pytest.raises(SourceChanged):
+        list(pieces)
 
 
 def test_a_source_whose_directory_goes_while_it_is_read_is_unreadable(tree: Tree, lanes: Lanes) -> None:
@@ -407,11 +423,11 @@ def test_a_recall_of_other_bytes_leaves_nothing(target: Tree, lanes: Lanes, copy
 
 
 def test_a_copy_that_cannot_be_read_is_unavailable_and_no_fault_of_the_target(target: Tree, lanes: Lanes) -> None:
-    def unreadable() -> io.FileIO:
-        return io.FileIO("/proc/self/mem")  # EIO at the first read
+    def unreadable() -> BinaryIO:
+        return Path("/proc/self/mem").open("rb", buffering=0)  # EIO at the first read
 
     descriptors = len(os.listdir("/proc/self/fd"))
-    reader = RecallReader(unreadable, "x on tape", fixity_of(RANDOM), ATTRIBUTES, lanes)  # type: ignore[arg-type]
+    reader = RecallReader(unreadable, "x on tape", fixity_of(RANDOM), ATTRIBUTES, lanes)
     with pytest.raises(ServiceUnavailable, match="x on tape"):
         write_temporary(reader, target, "x")
     assert everything_below(target.root) == {}

@@ -144,32 +144,36 @@ def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRe
     if not sources:
         return 0
     reads = list(sources.values())
-    given = sa.func.unnest(
-        _array([number for number, _ in reads], BigInteger),
-        _array([read.fixity.size_bytes for _, read in reads], BigInteger),
-        _array([read.fixity.sha256 for _, read in reads], Text),
-        _array([read.fixity.xxh3 for _, read in reads], Text),
-        _array([read.identity.device for _, read in reads], BigInteger),
-        _array([read.identity.inode for _, read in reads], BigInteger),
-        _array([read.identity.mtime_ns for _, read in reads], BigInteger),
-        _array([read.identity.ctime_ns for _, read in reads], BigInteger),
-        _array([read.attributes.mode for _, read in reads], Integer),
-        _array([read.attributes.uid for _, read in reads], BigInteger),
-        _array([read.attributes.gid for _, read in reads], BigInteger),
-    ).table_valued(
-        sa.column("id", BigInteger),
-        sa.column("size_bytes", BigInteger),
-        sa.column("sha256", Text),
-        sa.column("xxh3", Text),
-        sa.column("device", BigInteger),
-        sa.column("inode", BigInteger),
-        sa.column("mtime_ns", BigInteger),
-        sa.column("ctime_ns", BigInteger),
-        sa.column("mode", Integer),
-        sa.column("uid", BigInteger),
-        sa.column("gid", BigInteger),
-        name="given",
-    ).render_derived()
+    given = (
+        sa.func.unnest(
+            _array([number for number, _ in reads], BigInteger),
+            _array([read.fixity.size_bytes for _, read in reads], BigInteger),
+            _array([read.fixity.sha256 for _, read in reads], Text),
+            _array([read.fixity.xxh3 for _, read in reads], Text),
+            _array([read.identity.device for _, read in reads], BigInteger),
+            _array([read.identity.inode for _, read in reads], BigInteger),
+            _array([read.identity.mtime_ns for _, read in reads], BigInteger),
+            _array([read.identity.ctime_ns for _, read in reads], BigInteger),
+            _array([read.attributes.mode for _, read in reads], Integer),
+            _array([read.attributes.uid for _, read in reads], BigInteger),
+            _array([read.attributes.gid for _, read in reads], BigInteger),
+        )
+        .table_valued(
+            sa.column("id", BigInteger),
+            sa.column("size_bytes", BigInteger),
+            sa.column("sha256", Text),
+            sa.column("xxh3", Text),
+            sa.column("device", BigInteger),
+            sa.column("inode", BigInteger),
+            sa.column("mtime_ns", BigInteger),
+            sa.column("ctime_ns", BigInteger),
+            sa.column("mode", Integer),
+            sa.column("uid", BigInteger),
+            sa.column("gid", BigInteger),
+            name="given",
+        )
+        .render_derived()
+    )
     values = {name: given.c[name] for name in given.c.keys() if name != "id"}  # noqa: SIM118 - a column collection
     connection.execute(
         file.update().where(file.c.id == given.c.id).values(read_at=now(connection), **values),
@@ -201,12 +205,12 @@ def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
 def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Sequence[int] = ()) -> None:
     """Write down what the service said of each copy, and which of them it called durable just now."""
     at = now(connection)
-    given = sa.func.unnest(_array(list(words), BigInteger), _array(list(words.values()), Text)).table_valued(
-        sa.column("id", BigInteger), sa.column("word", Text), name="given"
-    ).render_derived()
-    connection.execute(
-        copy.update().where(copy.c.id == given.c.id).values(asked_at=at, word=given.c.word, **_CLEARED)
+    given = (
+        sa.func.unnest(_array(list(words), BigInteger), _array(list(words.values()), Text))
+        .table_valued(sa.column("id", BigInteger), sa.column("word", Text), name="given")
+        .render_derived()
     )
+    connection.execute(copy.update().where(copy.c.id == given.c.id).values(asked_at=at, word=given.c.word, **_CLEARED))
     if confirmed:
         chosen = copy.c.id == sa.any_(_array(list(confirmed), BigInteger))
         connection.execute(copy.update().where(chosen).values(confirmed_at=at))
@@ -260,6 +264,13 @@ def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEv
             )
         )
     return known
+
+
+def unconfirmed(connection: sa.Connection) -> bool:
+    """Whether any copy is verified but not durable, and is asked about again by itself."""
+    waits = sa.and_(copy.c.state == CopyState.VERIFIED, ~copy.c.needs_attention, bundle.c.decision == Decision.APPROVED)
+    query = sa.select(copy.c.id).join(bundle, bundle.c.id == copy.c.bundle_id)
+    return connection.scalar(query.where(waits, bundle.c.hold_reason.is_(None)).limit(1)) is not None
 
 
 def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tuple[int, BundleName]]:

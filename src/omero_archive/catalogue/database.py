@@ -32,6 +32,7 @@ class Catalogue:
             pool_size=5,
             max_overflow=10,
             pool_pre_ping=True,
+            execution_options={"preserve_rowcount": True},  # also of INSERT ... SELECT: we report what was done
         )
 
     @contextmanager
@@ -71,9 +72,7 @@ class Catalogue:
         try:
             with psycopg.connect(make_conninfo(self.dsn, dbname="postgres"), autocommit=True) as server:
                 server.execute(
-                    sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
-                        sql.Identifier(str(wanted))
-                    )
+                    sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(str(wanted)))
                 )
         except psycopg.Error as error:
             raise DatabaseUnavailable(
@@ -98,7 +97,12 @@ class Catalogue:
 
     def require_schema(self) -> None:
         """Raise `SettingsError` unless the database has this software's schema."""
-        found, wanted = self.versions()
+        try:
+            found, wanted = self.versions()
+        except DatabaseUnavailable as error:
+            if "does not exist" not in str(error):
+                raise
+            raise SettingsError(f"catalogue.database: {error} Run `omero-archive init`.") from error
         if found != wanted:
             state = "has no catalogue yet" if found is None else f"has the catalogue of another version ({found})"
             raise SettingsError(f"catalogue.database {state}; run `omero-archive init`.")

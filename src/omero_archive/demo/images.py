@@ -176,8 +176,7 @@ def write_thumbnail(path: Path, *, seed: int, side: int = 96) -> None:
         (b"IEND", b""),
     )
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
     path.write_bytes(png)
 

@@ -76,9 +76,7 @@ class Importer:
         system = tables.stamp(conn, 0, 0, at=_FOUNDED_AT)
         managed = directory / "OMERO" / "ManagedRepository"
         repository = tables.add_repository(conn, system, str(managed))
-        layout.make_data_dir(
-            directory / "OMERO", database_uuid=tables.database_uuid(conn), repository_uuid=repository
-        )
+        layout.make_data_dir(directory / "OMERO", database_uuid=tables.database_uuid(conn), repository_uuid=repository)
         group = tables.add_group(conn, "imaging lab", permissions=_GROUP_PERMISSIONS)
         owners = {
             name: _add_owner(conn, name, group, project=project, dataset=dataset)

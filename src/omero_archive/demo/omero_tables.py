@@ -155,9 +155,7 @@ def new_event(
 def stamp(conn: Connection, user: int, group: int, *, at: datetime | None = None) -> Stamp:
     """A new event of `user` in `group`, and the permissions of that group."""
     permissions = _one_int(conn, "SELECT permissions FROM experimentergroup WHERE id = %s", group)
-    return Stamp(
-        owner=user, group=group, permissions=permissions, event=new_event(conn, user=user, group=group, at=at)
-    )
+    return Stamp(owner=user, group=group, permissions=permissions, event=new_event(conn, user=user, group=group, at=at))
 
 
 def add_group(conn: Connection, name: str, *, permissions: int = PRIVATE) -> int:

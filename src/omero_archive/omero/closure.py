@@ -136,9 +136,7 @@ class _Reader:
             known = by_key.setdefault(file.key, file)
             if known.omero_id != file.omero_id or known.kind is not file.kind:
                 # Which of the two checksums is true of the one file on disk cannot be known here.
-                raise UnsafePath(
-                    f"OriginalFile:{known.omero_id} and OriginalFile:{row.id} are one path, {file.key!r}."
-                )
+                raise UnsafePath(f"OriginalFile:{known.omero_id} and OriginalFile:{row.id} are one path, {file.key!r}.")
         return tuple(by_key.values())
 
     def _key(self, row: rows.FileRow) -> Key:

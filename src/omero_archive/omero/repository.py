@@ -113,9 +113,7 @@ class Repository:
         key = self._key_below(absolute, self.data_dir, self.managed_dir)
         if key is None:  # the site may reach its repository through a link, as /OMERO often is one
             real = Path(os.path.realpath(absolute.parent), absolute.name)
-            key = self._key_below(
-                real, Path(os.path.realpath(self.data_dir)), Path(os.path.realpath(self.managed_dir))
-            )
+            key = self._key_below(real, Path(os.path.realpath(self.data_dir)), Path(os.path.realpath(self.managed_dir)))
         if key is None:
             raise UnsafePath(f"{path} is neither below {self.managed_dir} nor below {self.data_dir}/Files or Pixels.")
         return key

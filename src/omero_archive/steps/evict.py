@@ -18,6 +18,8 @@ def evict(site: Site, name: BundleName) -> int:
     with site.catalogue.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
+        if bundle.residency is not Residency.OFFLINE:
+            _require_online(bundle)
         if bundle.residency is Residency.ONLINE:
             require_evictable(site, bundle)
             granted = permits(site, bundle)
@@ -26,15 +28,23 @@ def evict(site: Site, name: BundleName) -> int:
                 bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
         elif bundle.residency is Residency.OFFLINE and site.near.is_taken_out(place_of(bundle, files)):
             granted = permits(site, bundle)  # interrupted after the rename: the bytes are still to go
-        elif bundle.residency is Residency.OFFLINE:
-            return 0
         else:
-            raise WrongState(f"{name} is {bundle.residency}; only an ONLINE bundle can be evicted.")
+            return 0
         freed = site.near.delete(place_of(bundle, files), granted, site.clock())
         with site.catalogue.begin() as connection:
             bundles.note(connection, bundle, "evicted", {"freed_bytes": freed})
         site.progress("evict", len(files), freed)
         return freed
+
+
+def evict_dry(site: Site, name: BundleName) -> int:
+    """Raise what `evict` would raise, and change nothing; the bytes it would free."""
+    bundle = load(site, name)
+    if bundle.residency is Residency.OFFLINE:
+        return 0
+    _require_online(bundle)
+    require_evictable(site, bundle)
+    return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
 
 
 def require_evictable(site: Site, bundle: BundleRecord) -> None:
@@ -45,6 +55,11 @@ def require_evictable(site: Site, bundle: BundleRecord) -> None:
         raise WrongState(
             f"{bundle.name}: {bundle.intent} was begun and not finished; run `omero-archive {bundle.intent}` first."
         )
+
+
+def _require_online(bundle: BundleRecord) -> None:
+    if bundle.residency is not Residency.ONLINE:
+        raise WrongState(f"{bundle.name} is {bundle.residency}; only an ONLINE bundle can be evicted.")
 
 
 def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:

@@ -1,40 +1,85 @@
-"""Permits for all near bytes of a bundle, from copies that were just confirmed."""
+"""Permits for all near bytes of a bundle, from copies that the services confirm at this moment."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from omero_archive.catalogue import bundles, copies
-from omero_archive.catalogue.bundles import BundleRecord
-from omero_archive.errors import PermitRefused
+from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.errors import PermitRefused, Unavailable
 from omero_archive.model import Key
-from omero_archive.states import Permit, permit
-from omero_archive.steps.confirm import confirm_bundle
+from omero_archive.states import CopyEvidence, Permit, permit
+from omero_archive.steps.confirm import ASKED, Word, ask, record
 from omero_archive.steps.site import Site
 
 
-def permits(site: Site, bundle: BundleRecord) -> dict[Key, Permit]:
-    """A permit for every file of the bundle, or `PermitRefused` with every reason and how many files it holds."""
-    unreachable = confirm_bundle(site, bundle)
+def permits(site: Site, bundle: BundleRecord, *, dry_run: bool = False) -> dict[Key, Permit]:
+    """A permit for every file of the bundle, or `PermitRefused` with every reason and how many files it holds.
+
+    What the services say is recorded, unless `dry_run`. A service that cannot be asked changes nothing: its
+    copies are not freshly confirmed, and do not count.
+    """
+    words, unreachable = _ask_all(site, bundle)
+    if not dry_run:
+        record(site, words)
     with site.catalogue.begin() as connection:
         bundle = bundles.by_id(connection, bundle.id)
         files = bundles.files(connection, bundle.id)
         evidence = copies.evidence(connection, bundle.id)
+    if dry_run:
+        evidence = _with_words(site, evidence, words)
     granted: dict[Key, Permit] = {}
     refusals: Counter[str] = Counter()
     for file in files:
         try:
-            granted[file.key] = permit(
-                file.key,
-                size_bytes=0 if file.read is None else file.read.fixity.size_bytes,
-                sha256=None if file.read is None else file.read.fixity.sha256,
-                copies=evidence.get(file.id, []),
-                policy=site.settings.release.policy,
-                hold=bundle.hold_reason,
-                now=site.clock(),
-            )
+            granted[file.key] = _permit(site, bundle, file, evidence.get(file.id, []))
         except PermitRefused as refusal:
             refusals.update(refusal.reasons)
     if refusals:
-        total = len(files)
-        reasons = tuple(f"{reason} ({count} of {total} files)" for reason, count in refusals.items())
+        reasons = tuple(f"{reason} ({count} of {len(files)} files)" for reason, count in refusals.items())
         raise PermitRefused(bundle.name, reasons + unreachable)
     return granted
+
+
+def _ask_all(site: Site, bundle: BundleRecord) -> tuple[list[Word], tuple[str, ...]]:
+    """Every service's words about every copy of the bundle, and why services could not be asked."""
+    with site.catalogue.begin() as connection:
+        known = copies.of_bundle(connection, bundle.id)
+    words: list[Word] = []
+    unreachable = []
+    for service in site.settings.service_names:
+        try:
+            words += ask(site, service, [copy for copy in known if copy.service == service and copy.state in ASKED])
+        except Unavailable as error:
+            unreachable.append(str(error))
+    return words, tuple(unreachable)
+
+
+def _with_words(
+    site: Site, evidence: dict[int, list[CopyEvidence]], words: Sequence[Word]
+) -> dict[int, list[CopyEvidence]]:
+    """The evidence as it would be, had the words been recorded."""
+    now = site.clock()
+    said = {(word.copy.file.id, word.copy.service): word for word in words}
+    for file_id, known in evidence.items():
+        for number, copy in enumerate(known):
+            word = said.get((file_id, copy.service))
+            if word is not None:
+                known[number] = CopyEvidence(
+                    service=copy.service,
+                    state=word.state,
+                    sha256=copy.sha256,
+                    confirmed_at=now if word.is_fresh else copy.confirmed_at,
+                )
+    return evidence
+
+
+def _permit(site: Site, bundle: BundleRecord, file: FileRecord, evidence: Sequence[CopyEvidence]) -> Permit:
+    return permit(
+        file.key,
+        size_bytes=0 if file.read is None else file.read.fixity.size_bytes,
+        sha256=None if file.read is None else file.read.fixity.sha256,
+        copies=evidence,
+        policy=site.settings.release.policy,
+        hold=bundle.hold_reason,
+        now=site.clock(),
+    )

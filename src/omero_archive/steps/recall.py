@@ -73,6 +73,7 @@ def _finish(site: Site, bundle: BundleRecord) -> None:
 
 
 def _fetch(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], place: Place) -> None:
+    site.near.reuse(place)
     missing = [file for file in files if not _is_here(site, place, file)]
     make_room(site, sum(file.source.fixity.size_bytes for file in missing), for_bundle=bundle)
     if bundle.residency is Residency.OFFLINE:

@@ -38,16 +38,22 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     """
     with site.catalogue.lock_bundle(name):
         bundle = load(site, name)
-        if bundle.residency is not Residency.RESIDENT and bundle.intent != INTENT:
-            raise WrongState(f"{name} is {bundle.residency}; only a RESIDENT bundle can be released.")
         files = _files(site, bundle)
-        require_releasable(site, bundle, files, rehash=rehash)
+        _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
         now_in_omero = _same_in_omero(site, bundle, files)
         _intend(site, bundle, now_in_omero)
         _mark(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
         _swap(site, files)
         _record(site, name)
+
+
+def release_dry(site: Site, name: BundleName, *, rehash: bool = False) -> None:
+    """Raise what `release` would raise, and change nothing."""
+    bundle = load(site, name)
+    files = _files(site, bundle)
+    _require_releasable(site, bundle, files, rehash=rehash, dry_run=True)
+    _same_in_omero(site, bundle, files)
 
 
 def load(site: Site, name: BundleName) -> BundleRecord:
@@ -59,13 +65,19 @@ def load(site: Site, name: BundleName) -> BundleRecord:
     return bundle
 
 
-def require_releasable(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool) -> None:
-    """Raise whatever forbids the release, without changing a thing. OMERO's state is asked for last."""
+def _require_releasable(
+    site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool, dry_run: bool
+) -> None:
+    """Raise whatever forbids the release. OMERO's state is asked for last."""
+    if bundle.residency is not Residency.RESIDENT:
+        raise WrongState(f"{bundle.name} is {bundle.residency}; only a RESIDENT bundle can be released.")
+    if bundle.intent not in (None, INTENT):
+        raise WrongState(f"{bundle.name}: {bundle.intent} was begun and not finished; run it again first.")
     if bundle.decision is not Decision.APPROVED:
         raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
-    permits(site, bundle)
+    permits(site, bundle, dry_run=dry_run)
     for file in files:
-        _require_unchanged(site, bundle, file, rehash=rehash)
+        _require_unchanged(site, bundle, file, rehash=rehash, dry_run=dry_run)
     site.prove_offline()
 
 
@@ -74,7 +86,7 @@ def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
         return bundles.files(connection, bundle.id)
 
 
-def _require_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, *, rehash: bool) -> None:
+def _require_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, *, rehash: bool, dry_run: bool) -> None:
     read = file.source
     tree, relative = site.original(file.key)
     found = tree.look(relative)
@@ -99,7 +111,7 @@ def _require_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, *, re
                 f"{file.key} was touched since it was read ({_difference(found, read)}); {bundle.name} was not "
                 "released. If that is in order, run `omero-archive release --rehash` for it, which reads it again."
             )
-        _rehash(site, file, tree, relative)
+        _rehash(site, file, dry_run=dry_run)
 
 
 def _difference(found: Entry, read: SourceRead) -> str:
@@ -107,13 +119,16 @@ def _difference(found: Entry, read: SourceRead) -> str:
     return ", ".join(name for name in names if getattr(found.identity, name) != getattr(read.identity, name))
 
 
-def _rehash(site: Site, file: FileRecord, tree: Tree, relative: str) -> None:
+def _rehash(site: Site, file: FileRecord, *, dry_run: bool) -> None:
     """Read the original again; remember its new identity if its bytes are those that were archived."""
+    tree, relative = site.original(file.key)
     reader = SourceReader(tree, relative, file.original, site.lanes)
     for _ in reader.pieces():
         continue
     if reader.fixity != file.source.fixity:
         raise SourceChanged(f"{file.key} has other bytes than were archived; it was not released.")
+    if dry_run:
+        return
     with site.catalogue.begin() as connection:
         bundles.identified(connection, {file.id: (reader.read.identity, reader.read.attributes)})
 

@@ -1,0 +1,50 @@
+# omero-archive: `make demo` shows it, `make test` tests it. Needs Python 3.11 or newer and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check format bench reference clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+setup: $(VENV)/dev.stamp ## make .venv with all that development needs
+
+demo: $(VENV)/demo.stamp ## tell the whole story on a small OMERO of its own; ARGS="--dir D --keep"
+	$(BIN)/omero-archive demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## run all tests; ARGS="tests/unit -k permit"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
+
+lint: $(VENV)/dev.stamp ## format, ruff, types and layers are in order
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## all that must pass before a change goes in
+
+format: $(VENV)/dev.stamp ## format, and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
+	$(BIN)/python -m bench $(ARGS)
+
+reference: $(VENV)/dev.stamp ## write docs/reference/commands.md anew from the command line
+	$(BIN)/python docs/generate_reference.py
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamps are older than the lock or than pyproject.toml when something has to be installed again.
+$(VENV)/demo.stamp: requirements/demo.lock requirements/install pyproject.toml
+	requirements/install "$(PYTHON)" $(VENV) requirements/demo.lock
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock requirements/install pyproject.toml
+	requirements/install "$(PYTHON)" $(VENV) requirements/dev.lock
+	@touch $@ $(VENV)/demo.stamp

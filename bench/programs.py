@@ -1,0 +1,100 @@
+"""Running the programs that are compared, each as a process, from a cold cache, with its time and its memory."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+
+
+class Failed(Exception):
+    """A program that was measured ended with an error: its time means nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What one process took: seconds from before it was started until it had ended, its largest resident set."""
+
+    seconds: float
+    peak_bytes: int
+
+
+class Cold:
+    """Makes the cache cold: no byte of the files is in it, nor, where this account may, a name or an inode.
+
+    The programs and the database stay warm: how long a disk takes to load Python says nothing about archiving.
+    """
+
+    def __init__(self) -> None:
+        self._may_drop_names = os.access(DROP_CACHES, os.W_OK)
+
+    @property
+    def how(self) -> str:
+        """What "cold" means in this run."""
+        data = "sync, then posix_fadvise(DONTNEED) on each file of the source and of the copy"
+        if self._may_drop_names:
+            return f"{data}, then /proc/sys/vm/drop_caches = 2 for names and inodes; programs are warm"
+        return f"{data}; names and inodes stay (only root may drop them); programs are warm"
+
+    def make(self, *places: Path) -> None:
+        """Empty the cache of everything below `places`. What is dirty is written out first: only clean pages go."""
+        os.sync()
+        for path in _files(places):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+        if self._may_drop_names:
+            DROP_CACHES.write_text("2")
+
+
+def _files(places: Iterable[Path]) -> Iterable[Path]:
+    for place in places:
+        for above, _, names in os.walk(place):
+            yield from (Path(above, name) for name in names if not Path(above, name).is_symlink())
+
+
+def run(command: Sequence[str | Path], *, log: Path) -> Measured:
+    """Run one program to its end. Raises `Failed` with the end of what it printed."""
+    with log.open("wb") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment())
+        # Not Popen.wait: only wait4 tells the memory of this one process.
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        end = log.read_text(errors="replace")[-2000:]
+        raise Failed(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{end}")
+    return Measured(seconds=seconds, peak_bytes=usage.ru_maxrss * 1024)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would let a user's own settings change what is measured."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "RSYNC_", "PG"))}
+    return kept | {"RCLONE_CONFIG": os.devnull, "LC_ALL": "C.UTF-8"}
+
+
+def timed_sync() -> float:
+    """Seconds until everything written so far is on the medium."""
+    started = time.perf_counter()
+    os.sync()
+    return time.perf_counter() - started
+
+
+def is_there(program: str) -> bool:
+    """Whether the program can be run."""
+    return shutil.which(program) is not None
+
+
+def version(program: str) -> str:
+    """The first line that a program says of itself."""
+    if not is_there(program):
+        return f"{program}: not installed"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return (said.stdout or said.stderr).splitlines()[0]

@@ -1,0 +1,118 @@
+"""The command line's entry: the commands, and from errors to exit codes."""
+
+import logging
+import sys
+from typing import Annotated
+
+import structlog
+import typer
+
+from omero_archive import __version__
+from omero_archive.cli import (
+    add,
+    check,
+    decide,
+    demo,
+    evict,
+    files,
+    find,
+    images,
+    init,
+    pin,
+    recall,
+    release,
+    run,
+    service,
+    status,
+    unarchive,
+    worker,
+)
+from omero_archive.cli.options import EXIT_CODES
+from omero_archive.cli.output import Output, printable
+from omero_archive.errors import ArchiveError
+
+app = typer.Typer(
+    name="omero-archive",
+    help="Move the files of OMERO images into an archive in verified stages, and back.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+services = typer.Typer(help="The archive services of this site.", epilog=EXIT_CODES, no_args_is_help=True)
+
+for command in (
+    demo.demo,
+    init.init,
+    check.check,
+    find.find,
+    files.files,
+    images.images,
+    add.add,
+    add.request,
+    decide.approve,
+    decide.decline,
+    decide.hold,
+    run.run,
+    worker.worker,
+    status.status,
+    release.release,
+    recall.recall,
+    evict.evict,
+    pin.pin,
+    unarchive.unarchive,
+):
+    app.command(epilog=EXIT_CODES)(command)
+services.command("list", epilog=EXIT_CODES)(service.list_services)
+app.add_typer(services, name="service")
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
+) -> None:
+    """Move the files of OMERO images into an archive in verified stages, and back."""
+    if version:
+        typer.echo(f"omero-archive {__version__}")
+        raise typer.Exit
+    configure_logging(verbose=verbose)
+
+
+def configure_logging(*, verbose: bool) -> None:
+    """One line per transition to standard error: warnings only, or everything."""
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and end the process with its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(given)
+    except ArchiveError as error:
+        _tell(error, given)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001
+        # The second of the two places: a fault of ours ends with its traceback, never with a false answer.
+        structlog.get_logger().exception("a fault in omero-archive", error=repr(error))
+        sys.exit(70)
+
+
+def _tell(error: ArchiveError, given: list[str]) -> None:
+    kind = type(error)
+    sentence = (kind.__doc__ or "").strip().splitlines()[0]
+    output = Output(as_json="--json" in given)
+    output.document({"error": {"type": kind.__name__, "sentence": sentence, "text": str(error)}})
+    output.messages.print(printable(f"{sentence}\n{error}"), markup=False)

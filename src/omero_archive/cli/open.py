@@ -1,0 +1,18 @@
+"""Opening the site for a command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omero_archive.app import open_site
+from omero_archive.settings import load_settings, settings_file
+from omero_archive.steps.site import Progress, Site, no_progress
+
+
+@contextmanager
+def opened(settings: Path | None, *, progress: Progress = no_progress) -> Iterator[Site]:
+    """The site of the settings that apply, its databases looked at: the right OMERO, the right catalogue."""
+    with open_site(load_settings(settings_file(settings)), progress=progress) as site:
+        site.catalogue.require_schema()
+        site.omero.check_version()
+        yield site

@@ -1,0 +1,54 @@
+"""`run` works off all that is due and ends."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from omero_archive.cli.open import opened
+from omero_archive.cli.options import DryRun, Json, SettingsFile
+from omero_archive.cli.output import Output
+from omero_archive.engine import Engine
+from omero_archive.settings import parse_duration
+from omero_archive.steps.site import Site
+
+Wait = Annotated[
+    str,
+    typer.Option("--wait", help="How long to go on while services have not vouched for every copy, such as 10min."),
+]
+
+
+def run(wait: Wait = "0s", dry_run: DryRun = False, as_json: Json = False, settings: SettingsFile = None) -> None:
+    """Work off everything that is due: copy, verify, write manifests, ask the services, recall. Then end.
+
+    For cron or a systemd timer. May be killed at any time and run again, also twice at once.
+    """
+    output = Output(as_json=as_json)
+    with opened(settings) as site:
+        if dry_run:
+            jobs = Engine(site).plan()
+            for job in jobs:
+                output.say(f"{job.step} {job.service or ''} {job.first}-{job.last}")
+            output.say(f"{len(jobs)} jobs are due; none was run.")
+            output.document({"command": "run", "dry_run": True, "jobs": [job.lock for job in jobs]})
+            return
+        with output.progress() as told:
+            site.progress = told
+            done, failed = work_off(site, parse_duration(wait).total_seconds())
+    output.say(f"{done} done, {failed} failed." if done or failed else "Nothing was due.")
+    if failed:
+        output.say("What failed is shown by `omero-archive status`, with the reason.")
+    output.document({"command": "run", "dry_run": False, "summary": {"done": done, "failed": failed}})
+    if failed:
+        raise typer.Exit(1)
+
+
+def work_off(site: Site, wait_s: float) -> tuple[int, int]:
+    """Run until nothing is due, and on until nothing waits for a service or the time is over; done and failed."""
+    engine = Engine(site)
+    deadline = time.monotonic() + wait_s
+    while True:
+        result = engine.run()
+        if not engine.waits_for_services() or time.monotonic() >= deadline:
+            return result.done, result.failed
+        time.sleep(min(1.0, max(0.1, site.poll.total_seconds())))

@@ -1,0 +1,94 @@
+"""From what people type to what is meant: objects, bundles, paths."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from omero_archive.catalogue import bundles as catalogue_bundles
+from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.errors import UnknownObject, WrongUse
+from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
+from omero_archive.omero.closure import RefusedBundle, bundles
+from omero_archive.states import Decision, Residency
+from omero_archive.steps.site import Site
+
+_TYPES = {kind.value.lower(): kind for kind in ObjectType}
+_ALIASES = {"user": ObjectType.EXPERIMENTER, "group": ObjectType.GROUP}
+_BUNDLE = re.compile(r"(Fileset|Image)-\d+")
+
+
+def parse(site: Site, texts: Iterable[str]) -> list[ObjectRef | Key]:
+    """`Image:1`, `Dataset:5,7`, `Fileset-12`, or a path. Raises `WrongUse` or `UnsafePath`."""
+    things: list[ObjectRef | Key] = []
+    for text in texts:
+        kind, colon, numbers = (
+            text.replace("-", ":", 1).partition(":") if _BUNDLE.fullmatch(text) else text.partition(":")
+        )
+        known = _TYPES.get(kind.lower()) or _ALIASES.get(kind.lower())
+        if colon and known is not None:
+            things += [ObjectRef(type=known, id=_number(text, one)) for one in numbers.split(",")]
+        elif "/" in text:
+            things.append(key_of(site, text))
+        else:
+            names = ", ".join(kind.value for kind in ObjectType)
+            raise WrongUse(f"{text!r} is neither an object such as Image:1 ({names}) nor a path.")
+    return things
+
+
+def key_of(site: Site, text: str) -> Key:
+    """The key of a path: absolute, relative to where we are, or relative to OMERO's data directory."""
+    here = Path(os.path.abspath(text))
+    path = here if os.path.lexists(here) else Path(text)
+    return site.repository.key_of(path)
+
+
+def closure(site: Site, texts: Sequence[str] | None) -> Iterator[Bundle | RefusedBundle]:
+    """The bundles in OMERO of what was typed. Raises `WrongUse` if nothing was typed."""
+    if not texts:
+        raise WrongUse("name at least one object, such as Image:1 or Dataset:5.")
+    yield from bundles(site.omero, parse(site, texts))
+
+
+def known_bundles(
+    site: Site,
+    texts: Sequence[str] | None,
+    *,
+    everything: bool,
+    residency: Sequence[Residency] = (),
+    decision: Sequence[Decision] = (),
+) -> list[BundleName]:
+    """The names of bundles under archiving: those of what was typed, or with `--all` every one in these states."""
+    if everything == bool(texts):
+        raise WrongUse("name objects, such as Image:1 or Dataset:5, or give --all.")
+    with site.catalogue.begin() as connection:
+        if everything:
+            found = catalogue_bundles.every(connection, residency=residency, decision=decision)
+            return [bundle.name for bundle in found]
+    return [record.name for record in records(site, texts or ())]
+
+
+def records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:
+    """The catalogue's bundles of what was typed. Raises `UnknownObject` for what is not under archiving."""
+    found: dict[BundleName, BundleRecord] = {}
+    for text in texts:
+        with site.catalogue.begin() as connection:
+            if _BUNDLE.fullmatch(text):
+                # By name also when OMERO has deleted the object.
+                names = [BundleName(text)]
+            else:
+                names = [bundle.name for bundle in bundles(site.omero, parse(site, [text]))]
+            if not names:
+                raise UnknownObject(f"{text} has no images with files.")
+            for name in names:
+                record = catalogue_bundles.by_name(connection, name)
+                if record is None:
+                    raise UnknownObject(f"{text}: {name} is not under archiving; run `omero-archive add {text}`.")
+                found[name] = record
+    return list(found.values())
+
+
+def _number(text: str, number: str) -> int:
+    if not number.strip().isdigit():
+        raise WrongUse(f"{text!r}: {number!r} is not a number.")
+    return int(number)

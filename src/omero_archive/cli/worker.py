@@ -1,0 +1,29 @@
+"""`worker` works off what is due and stays."""
+
+from typing import Annotated
+
+import typer
+
+from omero_archive.cli.open import opened
+from omero_archive.cli.options import Json, SettingsFile
+from omero_archive.cli.output import Output
+from omero_archive.engine import QUEUES, Engine
+from omero_archive.errors import WrongUse
+
+EVERY = ",".join(QUEUES)
+
+Queues = Annotated[str, typer.Option("--queues", help=f"Only these steps, with commas: {EVERY}.")]
+
+
+def worker(queues: Queues = EVERY, as_json: Json = False, settings: SettingsFile = None) -> None:
+    """Work off what is due, now and later, until SIGTERM or Ctrl-C; the job at work is finished first."""
+    steps = tuple(name.strip() for name in queues.split(","))
+    if unknown := [name for name in steps if name not in QUEUES]:
+        raise WrongUse(f"--queues: {', '.join(unknown)}: there are {', '.join(QUEUES)}.")
+    output = Output(as_json=as_json)
+    with opened(settings) as site:
+        engine = Engine(site)
+        output.say(f"Working on {', '.join(steps)}. Stop with Ctrl-C or SIGTERM.")
+        engine.work(steps=steps)
+        output.say(f"Stopped: {engine.result.done} done, {engine.result.failed} failed.")
+        output.document({"command": "worker", "summary": {"done": engine.result.done, "failed": engine.result.failed}})

@@ -1,0 +1,80 @@
+"""Builds the demo's OMERO, tells the story and clears away, or leaves everything for a person to try."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from omero_archive.app import initialise, open_site
+from omero_archive.demo.postgres import EmbeddedPostgres
+from omero_archive.demo.site import DemoSite, build_site, settings_toml
+from omero_archive.demo.story import Story, settings_path, tell
+from omero_archive.errors import WrongUse
+from omero_archive.settings import load_settings
+
+DURABLE_AFTER = "5s"
+
+
+def run_demo(directory: Path | None, *, keep: bool, large_mib: int, console: Console) -> Story:
+    """The whole demo. `directory` must be new or empty; default is one for the occasion, removed afterwards.
+
+    Raises `WrongUse` for a directory that holds something, `BrokenInvariant` where a claim does not hold; then
+    the directory stays, to be looked at.
+    """
+    place = _place(directory)
+    postgres = EmbeddedPostgres(place / "postgres")
+    console.print(f"Building a small OMERO in {place}: PostgreSQL, images, thumbnails ...")
+    postgres.start()
+    try:
+        site = _build(place, postgres, large_mib)
+        story = tell(site, console)
+    except BaseException:
+        postgres.stop()
+        console.print(f"\nThe demo's files are still in {place}.")
+        raise
+    if keep:
+        _say_how_to_go_on(place, console)
+        return story
+    postgres.remove()
+    shutil.rmtree(place)
+    return story
+
+
+def remove_demo(directory: Path) -> None:
+    """Stop and remove what `--keep` left. Raises `WrongUse` for a directory that is no demo."""
+    place = directory.resolve()
+    if not settings_path(place).is_file() or not (place / "postgres").is_dir():
+        raise WrongUse(f"{place} is not a demo that was kept; nothing was removed.")
+    EmbeddedPostgres(place / "postgres").remove()
+    shutil.rmtree(place)
+
+
+def _place(directory: Path | None) -> Path:
+    if directory is None:
+        return Path(tempfile.mkdtemp(prefix="omero-archive-demo-")).resolve()
+    place = directory.resolve()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise WrongUse(f"--dir {directory}: there is something already; name a new or empty directory.")
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _build(place: Path, postgres: EmbeddedPostgres, large_mib: int) -> DemoSite:
+    site = build_site(place, postgres=postgres, large_mib=large_mib)
+    site.service_path.mkdir()
+    work = '\n[work]\npoll = "500ms"\nretry_after = "1s"\n'
+    settings_path(place).write_text(settings_toml(site, durable_after=DURABLE_AFTER, keep_originals="7d") + work)
+    with open_site(load_settings(settings_path(place))) as opened:
+        initialise(opened)
+    return site
+
+
+def _say_how_to_go_on(place: Path, console: Console) -> None:
+    console.print(
+        f"\nEverything is kept in {place}, PostgreSQL is running. Try it yourself:\n"
+        f"  export OMERO_ARCHIVE_SETTINGS={settings_path(place)}\n"
+        "  omero-archive status\n"
+        f"and, at the end, omero-archive demo --remove --dir {place}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,85 @@
+"""Check: everything a site needs, looked at, with what to do where something is not in order. Changes nothing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from omero_archive.errors import ArchiveError
+from omero_archive.omero.offline import Answer, ServerPorts, probe_all
+from omero_archive.service import Finding
+from omero_archive.steps.site import Site
+
+
+def check(site: Site) -> list[Finding]:
+    """What was looked at, in the order in which it is needed."""
+    found = [
+        _try("OMERO's database", lambda: _omero_database(site), "See `[omero] database` in the settings."),
+        _directory("OMERO's data directory", site.settings.omero.data_dir),
+        _directory("managed repository", site.settings.omero.managed_repository),
+        _try("catalogue", lambda: _catalogue(site), "Run `omero-archive init`."),
+        _directory("archive root", site.settings.archive.root, advice="Run `omero-archive init`."),
+        _near(site),
+    ]
+    for service in site.services.values():
+        found += service.check()
+    return [*found, _server(site)]
+
+
+def _try(subject: str, look: Callable[[], str], advice: str) -> Finding:
+    try:
+        return Finding(subject=subject, is_fine=True, text=look())
+    except (ArchiveError, OSError) as error:
+        return Finding(subject=subject, is_fine=False, text=str(error), advice=advice)
+
+
+def _omero_database(site: Site) -> str:
+    site.omero.check_version()
+    root = Path(site.omero.repository().root)
+    wanted = site.settings.omero.managed_repository
+    if root.resolve() != wanted.resolve():
+        return f"OMERO 5.4 layout; its managed repository is {root} there, {wanted} here"
+    return f"OMERO 5.4 layout, managed repository {root}"
+
+
+def _catalogue(site: Site) -> str:
+    site.catalogue.require_schema()
+    return f"schema version {site.catalogue.versions()[0]}"
+
+
+def _directory(subject: str, path: Path, *, advice: str = "Mount it, or correct the settings.") -> Finding:
+    if not path.is_dir():
+        return Finding(subject=subject, is_fine=False, text=f"{path} is not there", advice=advice)
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        who = "Run omero-archive as OMERO's own system user, or as root."
+        return Finding(subject=subject, is_fine=False, text=f"{path} cannot be written by this user", advice=who)
+    return Finding(subject=subject, is_fine=True, text=str(path))
+
+
+def _near(site: Site) -> Finding:
+    subject = "near bytes"
+    try:
+        near = site.near
+        managed = site.tree(site.settings.omero.managed_repository)
+    except ArchiveError as error:
+        return Finding(subject=subject, is_fine=False, text=str(error), advice="Run `omero-archive init`.")
+    free = f"{near.tree.root}, {near.free_bytes() / 1e9:.1f} GB free"
+    if near.tree.is_beside(managed):
+        return Finding(subject=subject, is_fine=True, text=f"{free}; on the repository's file system: release is free")
+    text = f"{free}; on another file system than the repository: release copies and verifies every byte"
+    return Finding(subject=subject, is_fine=True, text=text)
+
+
+def _server(site: Site) -> Finding:
+    """Whether OMERO runs is no fault either way; that nobody can tell is one."""
+    omero = site.settings.omero
+    try:
+        probes = probe_all(site.omero, omero.managed_repository, ServerPorts(host=omero.host, ports=omero.ports))
+    except ArchiveError as error:
+        return Finding(subject="OMERO.server", is_fine=False, text=str(error))
+    told = "; ".join(map(str, probes))
+    if any(probe.answer is Answer.ON for probe in probes):
+        return Finding(subject="OMERO.server", is_fine=True, text=f"is running; release and unarchive wait. {told}")
+    if sum(probe.answer is Answer.OFF for probe in probes) >= 2:
+        return Finding(subject="OMERO.server", is_fine=True, text=f"is off; release and unarchive may be run. {told}")
+    advice = "Release needs two probes that can tell. See `[omero] host` and `ports`."
+    return Finding(subject="OMERO.server", is_fine=False, text=f"cannot be told. {told}", advice=advice)
