@@ -20,7 +20,7 @@ from psycopg import sql
 from omero_archive.demo.omero_tables import create_omero_tables
 from omero_archive.demo.postgres import EmbeddedPostgres
 
-pytest_plugins = ["demo_fixtures"]
+pytest_plugins = ["demo_fixtures", "site_fixtures"]
 
 _TEMPLATE = "omero_template"
 
@@ -30,7 +30,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """The server of this session (with pytest-xdist: of this worker)."""
     binaries = os.environ.get("OMERO_ARCHIVE_TEST_POSTGRES_BIN")
     # Not pytest's own temporary directory: a path of its length does not fit into a socket's name.
-    directory = Path(tempfile.mkdtemp(prefix="oa-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="oa-pg-", dir=_memory()))
     server = EmbeddedPostgres(directory / "postgres", binaries=Path(binaries) if binaries else None, durable=False)
     directory.chmod(0o755)
     try:
@@ -39,6 +39,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     finally:
         server.remove()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _memory() -> str | None:
+    """A file system in memory, where there is one with room: databases are made and dropped by the hundred."""
+    shared = Path("/dev/shm")
+    try:
+        space = os.statvfs(shared)
+    except OSError:
+        return None
+    return str(shared) if space.f_bavail * space.f_frsize > 4 << 30 and os.access(shared, os.W_OK) else None
 
 
 @pytest.fixture(scope="session")

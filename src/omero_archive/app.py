@@ -2,14 +2,15 @@
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.engine import Engine, apply_queue_schema
 from omero_archive.errors import SettingsError
-from omero_archive.model import Clock
+from omero_archive.model import Clock, Key
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
 from omero_archive.service import load_service
@@ -50,9 +51,45 @@ def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress 
         progress=progress,
     )
     try:
+        require_apart(site)
         yield site
     finally:
         site.close()
+
+
+def require_apart(site: Site) -> None:
+    """Raise `SettingsError` if directories lie in each other that must not.
+
+    Were the archive service's directory the directory of near bytes, evicting a bundle would delete its copy.
+    """
+    omero, archive = site.settings.omero, site.settings.archive
+    repository = {
+        "the managed repository": omero.managed_repository,
+        "OMERO's Files": omero.data_dir / "Files",
+        "OMERO's Pixels": omero.data_dir / "Pixels",
+    }
+    places = {"archive.near": archive.near_directory} if archive.near else {}
+    places["archive.root"] = archive.root
+    for name, service in site.services.items():
+        location = service.locate(Key("x"))
+        if location is not None:
+            _require_outside(f"services.{name}.path", location.root, places | repository)
+    for setting, place in places.items():
+        _require_outside(setting, place, repository)
+
+
+def _require_outside(name: str, place: Path, others: Mapping[str, Path]) -> None:
+    for other, there in others.items():
+        if _lies_in(place, there) or _lies_in(there, place):
+            raise SettingsError(f"{name}: {place} and {other}, {there}, lie in each other; they must be apart.")
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    """Whether a directory is another or lies below it, by whatever link or bind mount it is reached."""
+    if not outer.exists():
+        return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))
+    here = Path(os.path.realpath(inner))
+    return any(place.exists() and place.samefile(outer) for place in (here, *here.parents))
 
 
 def initialise(site: Site) -> list[str]:

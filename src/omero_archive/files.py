@@ -427,6 +427,11 @@ def unchanged(one: FileIdentity, other: FileIdentity) -> bool:
     return same_file(one, other) and one.ctime_ns == other.ctime_ns
 
 
+def same_time(one_ns: int, other_ns: int) -> bool:
+    """Whether two mtimes are one, kept by file systems of different precision (FAT and old NFS keep 2 s)."""
+    return abs(one_ns - other_ns) < 2_000_000_000
+
+
 def entry_of(fd: int) -> Entry:
     """What `fstat` says of an open file."""
     return _entry(os.fstat(fd), None)

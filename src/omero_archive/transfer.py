@@ -3,15 +3,22 @@
 The source's bytes pass through two buffers that are used again and again. While one piece is hashed, each digest
 in a thread of its own, the receiver writes the same piece and the next is read into the other buffer. Hashing lets
 go of the GIL, so one file uses the cores there are.
+
+Small files go several at once, since each of them mostly waits for the disk; large ones go one after the other,
+since a disk that has to jump between two of them is slower than either. Large pieces are written past the page
+cache: they are read back from the medium anyway, and copying them into the cache costs as much as hashing them.
 """
 
+import errno
+import fcntl
+import mmap
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from omero_archive.digests import FixityDigests
 from omero_archive.errors import (
@@ -28,6 +35,12 @@ from omero_archive.model import FileAttributes, FileIdentity, Fixity, OriginalFi
 
 PIECE_BYTES = 4 << 20
 INLINE_BYTES = 1 << 20  # up to here handing a piece to another thread costs more than hashing it
+SMALL_BYTES = 128 << 10  # up to here one read gets the file, and read-ahead has nothing to do
+FILES_AT_ONCE = 4
+BATCH = 16  # files handed to a thread together: handing over one costs a tenth of copying it
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Reader(Protocol):
@@ -61,34 +74,58 @@ class Lanes:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="hash")
+        self._files = ThreadPoolExecutor(max_workers=FILES_AT_ONCE, thread_name_prefix="file")
+        self._one_large_file = threading.RLock()  # of one thread, which may have two transfers open
         self._local = threading.local()
 
     def close(self) -> None:
-        """Stop the hashing threads."""
+        """Stop the threads."""
+        self._files.shutdown()
         self._pool.shutdown()
 
+    def each(self, act: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+        """What `act` returns for each item, in order; several are acted on at once. Raises what `act` raises.
+
+        When it ends, however it ends, nothing is being done any more.
+        """
+        batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+        futures = [self._files.submit(lambda batch: [act(item) for item in batch], batch) for batch in batches]
+        try:
+            for future in futures:
+                yield from future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
     def buffers(self) -> tuple[memoryview, memoryview]:
-        """The two buffers of the calling thread."""
+        """The two buffers of the calling thread. They begin at a page, as writing past the cache demands."""
         if not hasattr(self._local, "buffers"):
-            self._local.buffers = (memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES)))
+            self._local.buffers = (memoryview(mmap.mmap(-1, PIECE_BYTES)), memoryview(mmap.mmap(-1, PIECE_BYTES)))
         found: tuple[memoryview, memoryview] = self._local.buffers
         return found
 
     def hashed(
-        self, read_into: Callable[[memoryview], int], digests: FixityDigests
+        self, read_into: Callable[[memoryview], int], digests: FixityDigests, *, size_bytes: int | None = None
     ) -> Generator[memoryview, None, None]:
-        """Yield what `read_into` gives, piece by piece, and feed it to the digests."""
+        """Yield what `read_into` gives, piece by piece, and feed it to the digests.
+
+        Reads to the end, or until there are `size_bytes`: the caller then looks whether the file grew.
+        """
         pending: list[Future[None]] = []
         buffers = self.buffers()
         # Ours until the end: a second transfer begun in this thread meanwhile gets buffers of its own.
         del self._local.buffers
+        is_large = False
         try:
             for turn in _alternating(buffers):
-                count = read_into(turn)
+                count = 0 if digests.size_bytes == size_bytes else read_into(turn)
                 for future in pending:
                     future.result()  # raises what hashing raised: a digest that missed a piece proves nothing
                 if count == 0:
                     return
+                if count == PIECE_BYTES and not is_large:
+                    is_large = self._one_large_file.acquire()
                 piece = turn[:count]
                 if count <= INLINE_BYTES:
                     digests.update(piece)
@@ -99,6 +136,8 @@ class Lanes:
         finally:
             wait(pending)
             self._local.buffers = buffers
+            if is_large:
+                self._one_large_file.release()
 
 
 class SourceReader:
@@ -135,8 +174,10 @@ class SourceReader:
         fd = self._open()
         try:
             before = entry_of(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests)
+            size_bytes = before.identity.size_bytes
+            _expect_whole(fd, size_bytes)
+            # A file that grows meanwhile has another size afterwards, so the read that finds its end is not needed.
+            yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests, size_bytes=size_bytes or None)
             # These pages would push out of the cache what OMERO's users read.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             after = entry_of(fd)
@@ -273,7 +314,7 @@ def read_back(tree: Tree, relative: str, lanes: Lanes) -> tuple[int, str]:
     fd = tree.open_to_read(relative)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        _expect_whole(fd, os.fstat(fd).st_size)
         for piece in lanes.hashed(lambda view: os.readv(fd, [view]), digests):
             del piece
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -287,8 +328,11 @@ def _fill(fd: int, reader: Reader) -> int:
     written = 0
     try:
         with closing(reader.pieces()) as pieces:
+            is_direct = False
             for piece in pieces:
-                _write_all(fd, piece)
+                # Whole pieces only, so that each begins where a block begins.
+                is_direct = _write_past_cache(fd, wanted=len(piece) == PIECE_BYTES, is_direct=is_direct)
+                is_direct = _write_all(fd, piece, is_direct=is_direct)
                 written += len(piece)
         finish(fd, reader.attributes)
     finally:
@@ -296,9 +340,37 @@ def _fill(fd: int, reader: Reader) -> int:
     return written
 
 
-def _write_all(fd: int, piece: memoryview) -> None:
+def _expect_whole(fd: int, size_bytes: int) -> None:
+    """Tell the kernel that the file will be read from its beginning to its end."""
+    if size_bytes > SMALL_BYTES:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+
+def _write_past_cache(fd: int, *, wanted: bool, is_direct: bool) -> bool:
+    """Let writes go to the disk directly, or through the page cache; which of them they do now."""
+    if wanted == is_direct:
+        return is_direct
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+    except OSError:
+        return is_direct  # a file system that has no direct writes
+    return wanted
+
+
+def _write_all(fd: int, piece: memoryview, *, is_direct: bool) -> bool:
+    """Write a piece; whether writes go past the cache still."""
     while piece:
-        piece = piece[os.write(fd, piece) :]
+        try:
+            piece = piece[os.write(fd, piece) :]
+        except OSError as error:
+            if error.errno != errno.EINVAL or not is_direct:
+                raise
+            # Larger blocks than ours, or what is left after a short write: through the cache, nothing is lost.
+            is_direct = _write_past_cache(fd, wanted=False, is_direct=True)
+            if is_direct:
+                raise
+    return is_direct
 
 
 def _alternating(pair: tuple[memoryview, memoryview]) -> Iterator[memoryview]:

@@ -13,7 +13,7 @@ from making import ATTRIBUTES, NOW, everything_below, permit_for, put
 from omero_archive.errors import BrokenInvariant, WrongState
 from omero_archive.files import Tree, temporary_name
 from omero_archive.model import BundleName, FileAttributes, Key
-from omero_archive.near import Near, Place, near_keys
+from omero_archive.near import Near, Place
 from omero_archive.states import Permit
 from omero_archive.transfer import BytesReader, write_temporary
 
@@ -268,13 +268,6 @@ def test_new_directories_are_like_omeros(tmp_path: Path, place: Place) -> None:
                 assert (found.st_uid, found.st_gid) == owner
         assert stat.S_IMODE((tree.root / visible).parent.stat().st_mode) & 0o2710 == 0o2710
     assert all(not relative.startswith("/") and relative.count(".omero-archive") <= 1 for relative in asked)
-
-
-def test_near_keys_are_listed_below_a_top_directory(near: Near) -> None:
-    assert list(near_keys(near.tree, "ManagedRepository")) == []
-    prepare(near, WITH_HOME)
-    near.bring_in(WITH_HOME)
-    assert list(near_keys(near.tree, "ManagedRepository")) == sorted(WITH_HOME.keys)
 
 
 @PLACES

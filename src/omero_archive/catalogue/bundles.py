@@ -1,11 +1,14 @@
 """Bundles with their files and images: put them in, find them, move them from state to state."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from omero_archive.catalogue.events import actor, now, record
 from omero_archive.catalogue.tables import bundle, file, image
@@ -143,9 +146,21 @@ def every(
     return map(_record, rows)
 
 
+def total_bytes(connection: sa.Connection, names: Sequence[BundleName]) -> int:
+    """The bytes of these bundles' files."""
+    total = sa.select(sa.func.coalesce(sa.func.sum(bundle.c.size_bytes), 0)).where(bundle.c.name.in_(names))
+    return int(connection.scalar(total) or 0)
+
+
 def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[BundleName]:
     """The bundles that have any of these files."""
-    found = sa.select(bundle.c.name).join(file, file.c.bundle_id == bundle.c.id).where(file.c.key.in_(keys))
+    # One array, not a parameter for each key: PostgreSQL takes 65535 of those, and a plate has more files.
+    wanted = sa.bindparam(None, [os.fsencode(key) for key in keys], type_=sa.ARRAY(sa.LargeBinary), unique=True)
+    found = (
+        sa.select(bundle.c.name)
+        .join(file, file.c.bundle_id == bundle.c.id)
+        .where(sa.type_coerce(file.c.key, sa.LargeBinary) == sa.any_(wanted))
+    )
     return {BundleName(name) for name in connection.scalars(found.distinct())}
 
 
@@ -223,30 +238,39 @@ def _facts(found: Bundle) -> dict[str, Any]:
 def add_images(connection: sa.Connection, number: int, found: Sequence[Image]) -> None:
     """Add those of OMERO's images that the bundle does not have yet."""
     known = set(connection.scalars(sa.select(image.c.id).where(image.c.bundle_id == number)))
-    rows = [
-        {"id": one.id, "bundle_id": number, "name": one.name, "is_fileset_image": one.is_fileset_image}
-        for one in found
-        if one.id not in known
-    ]
-    if rows:
-        connection.execute(image.insert(), rows)
+    rows = [(one.id, number, one.name, one.is_fileset_image) for one in found if one.id not in known]
+    _copy_in(connection, image, ("id", "bundle_id", "name", "is_fileset_image"), rows)
 
 
 def _insert_files(connection: sa.Connection, number: int, fresh: Sequence[OriginalFile]) -> None:
-    if fresh:
-        connection.execute(file.insert(), [_file_values(number, original) for original in fresh])
+    columns = ("bundle_id", "kind", "omero_id", "key", "recorded_size", "algorithm", "checksum")
+    _copy_in(connection, file, columns, (_file_values(number, original) for original in fresh))
 
 
-def _file_values(number: int, original: OriginalFile) -> dict[str, Any]:
-    return {
-        "bundle_id": number,
-        "kind": original.kind,
-        "omero_id": original.omero_id,
-        "key": original.key,
-        "recorded_size": original.size_bytes,
-        "algorithm": None if original.checksum is None else original.checksum.algorithm,
-        "checksum": None if original.checksum is None else original.checksum.value,
-    }
+def _file_values(number: int, original: OriginalFile) -> tuple[object, ...]:
+    checksum = original.checksum
+    return (
+        number,
+        original.kind.value,
+        original.omero_id,
+        os.fsencode(original.key),
+        original.size_bytes,
+        None if checksum is None else checksum.algorithm,
+        None if checksum is None else checksum.value,
+    )
+
+
+def _copy_in(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[object, ...]]
+) -> None:
+    """Insert rows by PostgreSQL's COPY, in the same transaction: several times faster than INSERT."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 # ---- moving

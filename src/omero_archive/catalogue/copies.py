@@ -216,19 +216,21 @@ def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Seq
         connection.execute(copy.update().where(chosen).values(confirmed_at=at))
 
 
-def failed(connection: sa.Connection, failures: Mapping[int, Failure]) -> None:
-    """Write down, beside the state, why copies could not go on."""
+def failed(connection: sa.Connection, failures: Mapping[int, Failure], *, state: CopyState) -> int:
+    """Write down, beside the state, why copies could not go on; how many. Those that others moved on are left alone."""
+    noted = 0
     for number, failure in failures.items():
-        connection.execute(
+        noted += connection.execute(
             copy.update()
-            .where(copy.c.id == number)
+            .where(copy.c.id == number, copy.c.state == state)
             .values(
                 attempts=copy.c.attempts + 1,
                 last_error=failure.message,
                 retry_at=failure.retry_at,
                 needs_attention=failure.retry_at is None,
             )
-        )
+        ).rowcount
+    return noted
 
 
 def slice_failed(connection: sa.Connection, piece: Slice, state: CopyState, failure: Failure) -> None:
@@ -236,7 +238,7 @@ def slice_failed(connection: sa.Connection, piece: Slice, state: CopyState, fail
     inside = sa.and_(
         copy.c.service == piece.service, copy.c.id.between(piece.first_id, piece.last_id), copy.c.state == state
     )
-    failed(connection, dict.fromkeys(connection.scalars(sa.select(copy.c.id).where(inside)), failure))
+    failed(connection, dict.fromkeys(connection.scalars(sa.select(copy.c.id).where(inside)), failure), state=state)
 
 
 # ---- what is known

@@ -4,7 +4,7 @@ from omero_archive.cli.items import Items
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import All, DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
-from omero_archive.cli.things import known_bundles
+from omero_archive.cli.things import known_bundles, total_bytes
 from omero_archive.errors import ArchiveError
 from omero_archive.states import Residency
 from omero_archive.steps.evict import evict as step
@@ -29,6 +29,7 @@ def evict(
         names = known_bundles(site, objects, everything=everything, residency=[Residency.ONLINE])
         if everything:
             names += site.near.taken_out()  # interrupted before
+        told.expect("evict", total_bytes(site, names))
         for name in dict.fromkeys(names):
             try:
                 size_bytes = evict_dry(site, name) if dry_run else step(site, name)

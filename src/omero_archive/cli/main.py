@@ -68,15 +68,21 @@ services.command("list", epilog=EXIT_CODES)(service.list_services)
 app.add_typer(services, name="service")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"omero-archive {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
 ) -> None:
     """Move the files of OMERO images into an archive in verified stages, and back."""
-    if version:
-        typer.echo(f"omero-archive {__version__}")
-        raise typer.Exit
+    del version
     configure_logging(verbose=verbose)
 
 

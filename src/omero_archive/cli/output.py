@@ -14,9 +14,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from omero_archive.steps.site import Progress as Told
-from omero_archive.steps.site import no_progress
-
 
 class Output:
     """Where a command's words go. With `as_json` only the one document of `document` is on standard output."""
@@ -49,30 +46,47 @@ class Output:
             sys.stdout.write(json.dumps(payload, default=_plain, indent=2) + "\n")
 
     @contextmanager
-    def progress(self, totals: Mapping[str, int] | None = None) -> Iterator[Told]:
+    def progress(self) -> Iterator["Bars"]:
         """A bar for each step, by bytes, on standard error; nothing where that is not a terminal."""
         if self.as_json or not self.messages.is_terminal:
-            yield no_progress
+            yield Bars(None)
             return
-        bars = Progress(
+        columns = (
             TextColumn("{task.description:>9}"),
             BarColumn(),
             DownloadColumn(),
             TextColumn("{task.fields[files]} files"),
             TimeRemainingColumn(),
-            console=self.messages,
         )
-        tasks: dict[str, TaskID] = {}
-        counts: dict[str, int] = {}
-        with bars:
+        with Progress(*columns, console=self.messages) as bars:
+            yield Bars(bars)
 
-            def told(step: str, files: int, size_bytes: int) -> None:
-                if step not in tasks:
-                    tasks[step] = bars.add_task(step, total=(totals or {}).get(step), files=0)
-                counts[step] = counts.get(step, 0) + files
-                bars.update(tasks[step], advance=size_bytes, files=counts[step])
 
-            yield told
+class Bars:
+    """The bars of one command. Called by the steps with what is done; `expect` says how much there will be."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._files: dict[str, int] = {}
+
+    def expect(self, step: str, size_bytes: int) -> None:
+        """How many bytes a step will have done at its end."""
+        if self._bars is not None and size_bytes:
+            self._bars.update(self._task(step), total=size_bytes)
+
+    def __call__(self, step: str, files: int, size_bytes: int) -> None:
+        """So many files and bytes more are done."""
+        if self._bars is not None:
+            task = self._task(step)
+            self._files[step] += files
+            self._bars.update(task, advance=size_bytes, files=self._files[step])
+
+    def _task(self, step: str) -> TaskID:
+        if step not in self._tasks and self._bars is not None:
+            self._tasks[step] = self._bars.add_task(step, total=None, files=0)
+            self._files[step] = 0
+        return self._tasks[step]
 
 
 def human_size(size_bytes: int) -> str:

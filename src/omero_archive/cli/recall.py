@@ -9,7 +9,7 @@ from omero_archive.cli.items import Items
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import All, DryRun, Json, Objects, Reason, SettingsFile
 from omero_archive.cli.output import Output, human_size
-from omero_archive.cli.things import known_bundles
+from omero_archive.cli.things import known_bundles, total_bytes
 from omero_archive.errors import ArchiveError
 from omero_archive.states import Residency
 from omero_archive.steps.recall import recall as bring
@@ -33,11 +33,15 @@ def recall(
     away = [Residency.OFFLINE, Residency.RECALLING]
     with opened(settings) as site, items.output.progress() as told:
         site.progress = told
-        for name in known_bundles(site, objects, everything=everything, residency=away):
+        names = known_bundles(site, objects, everything=everything, residency=away)
+        told.expect("recall", total_bytes(site, names))
+        for name in names:
             try:
                 bundle = load(site, name)
                 size = human_size(bundle.size_bytes)
                 if bundle.residency not in away:
+                    if not dry_run:
+                        bring(site, name)  # undoes an eviction that was interrupted
                     items.done(name, f"is {bundle.residency} already", residency=bundle.residency)
                 elif dry_run:
                     items.done(name, f"would be recalled, {size}", residency=bundle.residency)

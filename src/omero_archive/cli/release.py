@@ -10,7 +10,7 @@ from omero_archive.cli.items import Items
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import All, DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
-from omero_archive.cli.things import known_bundles
+from omero_archive.cli.things import known_bundles, total_bytes
 from omero_archive.errors import ArchiveError
 from omero_archive.model import BundleName
 from omero_archive.states import Decision, Residency
@@ -40,7 +40,9 @@ def release(
     with opened(settings) as site, items.output.progress() as told:
         site.progress = told
         again = rehash or site.settings.release.rehash
-        for name in _names(site, objects, everything=everything):
+        names = _names(site, objects, everything=everything)
+        told.expect("release", total_bytes(site, names))
+        for name in names:
             try:
                 if dry_run:
                     release_dry(site, name, rehash=again)

@@ -1,15 +1,19 @@
 """`run` works off all that is due and ends."""
 
 import time
+from collections import Counter
 from typing import Annotated
 
 import typer
 
+from omero_archive.catalogue import overview
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import DryRun, Json, SettingsFile
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine
+from omero_archive.errors import WrongUse
 from omero_archive.settings import parse_duration
+from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
 
 Wait = Annotated[
@@ -24,6 +28,10 @@ def run(wait: Wait = "0s", dry_run: DryRun = False, as_json: Json = False, setti
     For cron or a systemd timer. May be killed at any time and run again, also twice at once.
     """
     output = Output(as_json=as_json)
+    try:
+        wait_s = parse_duration(wait).total_seconds()
+    except ValueError as error:
+        raise WrongUse(f"--wait: {error}.") from error
     with opened(settings) as site:
         if dry_run:
             jobs = Engine(site).plan()
@@ -34,13 +42,26 @@ def run(wait: Wait = "0s", dry_run: DryRun = False, as_json: Json = False, setti
             return
         with output.progress() as told:
             site.progress = told
-            done, failed = work_off(site, parse_duration(wait).total_seconds())
+            for step, size_bytes in due_bytes(site).items():
+                told.expect(step, size_bytes)
+            done, failed = work_off(site, wait_s)
     output.say(f"{done} done, {failed} failed." if done or failed else "Nothing was due.")
     if failed:
         output.say("What failed is shown by `omero-archive status`, with the reason.")
     output.document({"command": "run", "dry_run": False, "summary": {"done": done, "failed": failed}})
     if failed:
         raise typer.Exit(1)
+
+
+def due_bytes(site: Site) -> dict[str, int]:
+    """How many bytes each step has before it: what is copied now is verified and confirmed afterwards."""
+    with site.catalogue.begin() as connection:
+        by_state = Counter[CopyState]()
+        for count in overview.copies(connection):
+            by_state[count.state] += count.size_bytes
+    copy = by_state[CopyState.PENDING]
+    verify = copy + by_state[CopyState.WRITTEN]
+    return {"copy": copy, "verify": verify, "confirm": verify + by_state[CopyState.VERIFIED]}
 
 
 def work_off(site: Site, wait_s: float) -> tuple[int, int]:

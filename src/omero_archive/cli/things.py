@@ -68,6 +68,12 @@ def known_bundles(
     return [record.name for record in records(site, texts or ())]
 
 
+def total_bytes(site: Site, names: Sequence[BundleName]) -> int:
+    """The size of these bundles, for a progress bar."""
+    with site.catalogue.begin() as connection:
+        return catalogue_bundles.total_bytes(connection, names)
+
+
 def records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:
     """The catalogue's bundles of what was typed. Raises `UnknownObject` for what is not under archiving."""
     found: dict[BundleName, BundleRecord] = {}

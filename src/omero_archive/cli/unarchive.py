@@ -4,7 +4,7 @@ from omero_archive.cli.items import Items
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import All, DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.cli.things import known_bundles
+from omero_archive.cli.things import known_bundles, total_bytes
 from omero_archive.errors import ArchiveError
 from omero_archive.model import BundleName
 from omero_archive.states import Residency
@@ -30,6 +30,7 @@ def unarchive(
     with opened(settings) as site, items.output.progress() as told:
         site.progress = told
         names = known_bundles(site, objects, everything=everything, residency=released)
+        told.expect("unarchive", total_bytes(site, names))
         if dry_run:
             for name in names:
                 _dry(site, items, name)

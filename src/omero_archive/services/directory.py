@@ -122,23 +122,50 @@ class DirectoryService(Service):
 
     def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
         with self._mounted() as tree, self._workbench(tree) as bench:
-            written: dict[str, Incoming] = {}
-            there: list[Incoming] = []
-            seen: set[Key] = set()
-            for number, incoming in enumerate(group):
-                if incoming.key in seen:  # named twice: the second must be compared with the first
-                    yield from self._publish(tree, written, ())
-                    written = {}
-                seen.add(incoming.key)
-                slot = bench.slot(number)
-                try:
-                    if self._write(tree, incoming, slot):
-                        written[slot] = incoming
-                    else:
-                        there.append(incoming)
-                except ArchiveError as error:
-                    yield Outcome(key=incoming.key, error=error)
-            yield from self._publish(tree, written, there)
+            number = 0
+            for part in _without_repeats(group):
+                slots = [bench.slot(number + offset) for offset in range(len(part))]
+                number += len(part)
+                yield from self._put_part(tree, list(zip(slots, part, strict=True)))
+
+    def _put_part(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> Iterator[Outcome]:
+        """Store objects of different keys: write them, several at once, then publish them all."""
+        places = self._prepare(tree, part)
+
+        def write(one: tuple[str, Incoming]) -> bool | ArchiveError:
+            slot, incoming = one
+            place = places[incoming.key.rpartition("/")[0]]
+            if isinstance(place, ArchiveError):
+                return place
+            try:
+                return self._write(tree, incoming, slot, is_free=place)
+            except ArchiveError as error:
+                return error
+
+        written: dict[str, Incoming] = {}
+        there: list[Incoming] = []
+        for (slot, incoming), became in zip(part, self._lanes.each(write, part), strict=True):
+            if isinstance(became, ArchiveError):
+                yield Outcome(key=incoming.key, error=became)
+            elif became:
+                written[slot] = incoming
+            else:
+                there.append(incoming)
+        yield from self._publish(tree, written, there)
+
+    def _prepare(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> dict[str, bool | ArchiveError]:
+        """Make the directories; for each whether it is new, so that nothing can lie there, or what went wrong."""
+        places: dict[str, bool | ArchiveError] = {}
+        for directory in dict.fromkeys(incoming.key.rpartition("/")[0] for _, incoming in part):
+            try:
+                is_new = bool(directory) and tree.look(directory) is None
+                tree.make_directories(directory)
+                places[directory] = is_new
+            except ArchiveError as error:
+                places[directory] = error
+            except OSError as error:
+                places[directory] = translated(error, f"{self._name}: {directory}")
+        return places
 
     def _workbench(self, tree: Tree) -> Workbench:
         try:
@@ -146,12 +173,11 @@ class DirectoryService(Service):
         except OSError as error:
             raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
 
-    def _write(self, tree: Tree, incoming: Incoming, slot: str) -> bool:
-        """Write the temporary file; False if the same content lies under the key already."""
+    def _write(self, tree: Tree, incoming: Incoming, slot: str, *, is_free: bool) -> bool:
+        """Write the temporary file; False if the same content lies under the key already. Runs in a thread."""
         key = incoming.key
         try:
-            tree.make_directories(key.rpartition("/")[0])
-            there = tree.look(key)
+            there = None if is_free else tree.look(key)
             if there is not None:
                 self._compare(tree, incoming, there)
                 return False
@@ -347,6 +373,17 @@ class DirectoryService(Service):
                     "init` was never run."
                 )
             yield tree
+
+
+def _without_repeats(group: Sequence[Incoming]) -> Iterator[list[Incoming]]:
+    """The group in parts in which no key is named twice: the second must be compared with the first."""
+    part: dict[Key, Incoming] = {}
+    for incoming in group:
+        if incoming.key in part:
+            yield list(part.values())
+            part = {}
+        part[incoming.key] = incoming
+    yield list(part.values())
 
 
 def _taken(incoming: Incoming, *, was_there: bool) -> Outcome:

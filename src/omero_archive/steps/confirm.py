@@ -34,8 +34,9 @@ def confirm(site: Site, piece: Slice) -> Tally:
         words = ask(site, piece.service, due)
     except Unavailable as error:
         with site.catalogue.begin() as connection:
-            copies.failed(connection, {record.id: failure(site, record, error) for record in due})
-        return Tally(failed=len(due))
+            failures = {record.id: failure(site, record, error) for record in due}
+            failed = copies.failed(connection, failures, state=CopyState.VERIFIED)
+        return Tally(failed=failed)
     return record(site, words)
 
 
@@ -63,7 +64,8 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
                 copies.move(connection, ids, old=old, new=new)
         fresh = [word.copy.id for word in words if word.is_fresh]
         copies.asked(connection, {word.copy.id: word.text for word in words}, confirmed=fresh)
-        copies.failed(connection, lost)
+        for state in (CopyState.DAMAGED, CopyState.MISSING):
+            copies.failed(connection, lost, state=state)
     newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
     for copy in newly:
         site.progress("confirm", 1, copy.file.source.fixity.size_bytes)

@@ -31,8 +31,8 @@ def copy(site: Site, piece: Slice) -> Tally:
         work.give_up(error)
     with site.catalogue.begin() as connection:
         done = copies.written(connection, work.written)
-        copies.failed(connection, work.failures)
-    return Tally(done=done, failed=len(work.failures))
+        failed = copies.failed(connection, work.failures, state=CopyState.PENDING)
+    return Tally(done=done, failed=failed)
 
 
 def failure(site: Site, record: CopyRecord, error: ArchiveError) -> Failure:

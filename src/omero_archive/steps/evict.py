@@ -3,10 +3,14 @@
 The bundle becomes unreadable in one rename, that is recorded, and only then the bytes go, each with its permit.
 """
 
+from collections.abc import Sequence
+
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import WrongState
+from omero_archive.files import same_time
 from omero_archive.model import BundleName
+from omero_archive.near import Place
 from omero_archive.states import Residency
 from omero_archive.steps.permits import permits
 from omero_archive.steps.release import load
@@ -18,19 +22,24 @@ def evict(site: Site, name: BundleName) -> int:
     with site.catalogue.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
+        place = place_of(bundle, files)
         if bundle.residency is not Residency.OFFLINE:
             _require_online(bundle)
         if bundle.residency is Residency.ONLINE:
             require_evictable(site, bundle)
+            require_untouched(site, place, files)
             granted = permits(site, bundle)
-            site.near.take_out(place_of(bundle, files))
+            if site.near.is_in(place) and site.near.is_taken_out(place):
+                # An eviction was interrupted, and then the bundle was recalled: the older bytes go first.
+                site.near.delete(place, granted, site.clock())
+            site.near.take_out(place)
             with site.catalogue.begin() as connection:
                 bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
-        elif bundle.residency is Residency.OFFLINE and site.near.is_taken_out(place_of(bundle, files)):
+        elif site.near.is_taken_out(place):
             granted = permits(site, bundle)  # interrupted after the rename: the bytes are still to go
         else:
             return 0
-        freed = site.near.delete(place_of(bundle, files), granted, site.clock())
+        freed = site.near.delete(place, granted, site.clock())
         with site.catalogue.begin() as connection:
             bundles.note(connection, bundle, "evicted", {"freed_bytes": freed})
         site.progress("evict", len(files), freed)
@@ -44,6 +53,8 @@ def evict_dry(site: Site, name: BundleName) -> int:
         return 0
     _require_online(bundle)
     require_evictable(site, bundle)
+    files = _files(site, bundle)
+    require_untouched(site, place_of(bundle, files), files)
     return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
 
 
@@ -55,6 +66,21 @@ def require_evictable(site: Site, bundle: BundleRecord) -> None:
         raise WrongState(
             f"{bundle.name}: {bundle.intent} was begun and not finished; run `omero-archive {bundle.intent}` first."
         )
+
+
+def require_untouched(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
+    """Raise `WrongState` if near bytes were changed since they came: the archive would not have what is deleted."""
+    for file in files:
+        near = site.near.tree.look(site.near.path_of(place, file.key))
+        source = file.source
+        if near is None:
+            continue  # taken out before an interruption
+        is_same = near.identity.size_bytes == source.fixity.size_bytes
+        if not is_same or not same_time(near.identity.mtime_ns, source.attributes.mtime_ns):
+            raise WrongState(
+                f"{file.key}: its near bytes were changed after they were archived; {place.name} was not evicted. "
+                "A person must look: unarchive it, or put the archived bytes back."
+            )
 
 
 def _require_online(bundle: BundleRecord) -> None:

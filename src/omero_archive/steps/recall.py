@@ -49,12 +49,14 @@ def recall(site: Site, name: BundleName) -> None:
     """Bring one bundle near. Raises `NotEnoughSpace`, `ObjectOffline` while it is staged, `FixityMismatch`."""
     with site.catalogue.lock_bundle(name):
         bundle = load(site, name)
-        if bundle.residency in (Residency.ONLINE, Residency.RESIDENT):
-            _finish(site, bundle)
-            return
         with site.catalogue.begin() as connection:
             files = bundles.files(connection, bundle.id)
         place = place_of(bundle, files)
+        if bundle.residency is Residency.ONLINE:
+            site.near.put_back(place)  # an eviction that was interrupted after its rename
+        if bundle.residency in (Residency.ONLINE, Residency.RESIDENT):
+            _finish(site, bundle)
+            return
         if not site.near.is_in(place):
             _fetch(site, bundle, files, place)
             site.near.bring_in(place)
@@ -167,4 +169,4 @@ def _condemn(site: Site, copy: CopyRecord, error: ArchiveError) -> None:
     new = CopyState.DAMAGED if isinstance(error, FixityMismatch) else CopyState.MISSING
     with site.catalogue.begin() as connection:
         copies.move(connection, [copy.id], old=copy.state, new=new)
-        copies.failed(connection, {copy.id: Failure(message=str(error), retry_at=None)})
+        copies.failed(connection, {copy.id: Failure(message=str(error), retry_at=None)}, state=new)

@@ -2,7 +2,7 @@
 
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord
-from omero_archive.errors import NotEnoughSpace, Refused
+from omero_archive.errors import Busy, NotEnoughSpace, Refused
 from omero_archive.states import Residency
 from omero_archive.steps.evict import evict
 from omero_archive.steps.site import Site, place_of
@@ -19,8 +19,8 @@ def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
     for _, bundle in sorted(_candidates(site, for_bundle), key=lambda candidate: candidate[0]):
         try:
             evict(site, bundle.name)
-        except Refused:
-            continue  # no permit now, or pinned meanwhile: the next
+        except (Refused, Busy):
+            continue  # no permit now, pinned meanwhile, or somebody is at it: the next
         missing = _missing(site, wanted)
         if missing <= 0:
             return

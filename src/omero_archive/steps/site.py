@@ -56,9 +56,11 @@ class Site:
         """A directory, opened once."""
         if root not in self._trees:
             try:
-                self._trees[root] = Tree(root)
+                opened = Tree(root)
             except OSError as error:
                 raise OriginalUnfit(f"{root} cannot be opened: {error.strerror}. Is it mounted?") from error
+            if self._trees.setdefault(root, opened) is not opened:
+                opened.close()  # another thread was faster
         return self._trees[root]
 
     @property

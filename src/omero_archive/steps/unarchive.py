@@ -14,7 +14,7 @@ from typing import BinaryIO
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
-from omero_archive.files import EntryKind, Tree, temporary_of, translated
+from omero_archive.files import EntryKind, Tree, same_time, temporary_of, translated
 from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.marks import unmark
@@ -71,7 +71,9 @@ def put_back(site: Site, name: BundleName) -> None:
         bundle, files = _load(site, name)
         require_unarchivable(bundle)
         place = place_of(bundle, files)
-        site.near.put_back(place)
+        if not all(_is_restored(site, file) for file in files):
+            # Else an interrupted `clear` took it out, and may have begun to delete.
+            site.near.put_back(place)
         with site.catalogue.begin() as connection:
             bundles.intend(connection, bundle, INTENT)
         for file in files:
@@ -162,7 +164,8 @@ def _is_restored(site: Site, file: FileRecord) -> bool:
     if found is None or found.kind is not EntryKind.FILE:
         return False
     read = file.source
-    if (found.identity.size_bytes, found.identity.mtime_ns) != (read.fixity.size_bytes, read.identity.mtime_ns):
+    is_same = found.identity.size_bytes == read.fixity.size_bytes
+    if not is_same or not same_time(found.identity.mtime_ns, read.attributes.mtime_ns):
         raise WrongState(
             f"{tree.path(relative)} is a file that we did not put there; it was not replaced. A person must look: "
             f"the archived bytes are safe, SHA-256 {read.fixity.sha256}."
@@ -189,9 +192,15 @@ def _unmark(site: Site, bundle: BundleRecord) -> None:
 
 def _clear_near(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
     """Take the bundle out of `near` and delete what is left: second names, or copies of what is in place."""
+    if site.near.is_in(place) and site.near.is_taken_out(place):
+        # An eviction was interrupted, and then the bundle was recalled: the older bytes go first.
+        _delete_taken_out(site, place, files)
     site.near.take_out(place)
-    if not site.near.is_taken_out(place):
-        return
+    if site.near.is_taken_out(place):
+        _delete_taken_out(site, place, files)
+
+
+def _delete_taken_out(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
     originals = {file.key: site.original(file.key) for file in files}
     if site.near.are_second_names(place, originals):
         site.near.delete_second_names(place, originals)

@@ -28,23 +28,32 @@ def verify(site: Site, piece: Slice) -> Tally:
     good: list[int] = []
     bad: dict[CopyState, list[int]] = {CopyState.DAMAGED: [], CopyState.MISSING: []}
     failures: dict[int, Failure] = {}
-    for record in due:
+
+    def judge(record: CopyRecord) -> ArchiveError | None:
         try:
             compare(site, service, record)
-        except (FixityMismatch, ObjectMissing) as error:
-            bad[CopyState.DAMAGED if isinstance(error, FixityMismatch) else CopyState.MISSING].append(record.id)
-            failures[record.id] = Failure(message=str(error), retry_at=None)
         except ArchiveError as error:
-            failures[record.id] = failure(site, record, error)
-        else:
-            good.append(record.id)
-            site.progress("verify", 1, record.file.source.fixity.size_bytes)
+            return error
+        return None
+
+    for record, error in zip(due, site.lanes.each(judge, due), strict=True):
+        match error:
+            case None:
+                good.append(record.id)
+                site.progress("verify", 1, record.file.source.fixity.size_bytes)
+            case FixityMismatch() | ObjectMissing():
+                bad[CopyState.DAMAGED if isinstance(error, FixityMismatch) else CopyState.MISSING].append(record.id)
+                failures[record.id] = Failure(message=str(error), retry_at=None)
+            case _:
+                failures[record.id] = failure(site, record, error)
+    failed = 0
     with site.catalogue.begin() as connection:
         done = copies.verified(connection, good)
         for state, ids in bad.items():
             copies.move(connection, ids, old=CopyState.WRITTEN, new=state)
-        copies.failed(connection, failures)
-    return Tally(done=done, failed=len(failures))
+            failed += copies.failed(connection, {number: failures.pop(number) for number in ids}, state=state)
+        failed += copies.failed(connection, failures, state=CopyState.WRITTEN)
+    return Tally(done=done, failed=failed)
 
 
 def compare(site: Site, service: Service, record: CopyRecord) -> None:

@@ -1,0 +1,48 @@
+"""Runs commands of omero-archive as processes that need not import the program anew: a second saved for each.
+
+Reads one JSON object a line, `{"arguments", "environment", "stdout", "stderr"}`, forks, runs the command line's
+`main` in the child with its output in those files, and answers with the child's number and then the exit code.
+"""
+
+import json
+import os
+import sys
+
+from omero_archive.cli.main import main
+
+
+def run(order: dict[str, object]) -> int:
+    """The command, in a child; its exit code, negative for the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        _become(order)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _become(order: dict[str, object]) -> None:
+    code: object = 70
+    try:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            target = os.open(str(order[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(target, number)
+        environment = order["environment"]
+        arguments = order["arguments"]
+        assert isinstance(environment, dict)
+        assert isinstance(arguments, list)
+        os.environ.update(environment)
+        try:
+            main([os.fsdecode(os.fsencode(argument)) for argument in arguments])
+            code = 0
+        except SystemExit as end:
+            code = 0 if end.code is None else end.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code if isinstance(code, int) else 70)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(run(json.loads(line)), flush=True)

@@ -1,0 +1,284 @@
+"""Every step may be stopped anywhere and run again: the bytes are always there, and the end is always the same.
+
+First in this process, before every single change that a step makes; then with kill -9 at random moments.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from interruptions import Stopped, stopped_before
+from omero_archive.errors import WrongState
+from omero_archive.omero.marks import NAMESPACE
+from omero_archive.states import Residency
+from site_fixtures import CommandSite, Facility, disk_below
+
+SLUGS = ("ics", "omero4")  # one with a directory of its own, one without
+MOST_CHANGES = 80
+KILLS = 20
+
+
+def stop_everywhere(
+    act: Callable[[], object], *, before: Callable[[], object], look: Callable[[], object], after: Callable[[], object]
+) -> int:
+    """Stop `act` before its first change, its second, and so on to its end: `before`, act, `look`, `after` each time.
+
+    The number of changes at which it was stopped.
+    """
+    for number in range(1, MOST_CHANGES):
+        before()
+        try:
+            with stopped_before(number):
+                act()
+        except Stopped:
+            look()
+            after()
+        else:
+            return number - 1
+    pytest.fail("the step never came to its end")
+
+
+def require_originals(facility: Facility, slug: str) -> None:
+    """The bundle is back as it was, and nothing of it or of ours is left behind."""
+    assert facility.residency(slug) is Residency.RESIDENT
+    assert facility.is_as_before(slug)
+    assert not [path for path in facility.demo.archive_root.rglob("*") if not path.is_dir()]
+    home = facility.paths(slug)[0].parent
+    assert not [path for path in home.rglob("*omero-archive-tmp")]
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        assert conn.execute("SELECT count(*) FROM annotation WHERE ns = %s", (NAMESPACE,)).fetchone() == (0,)
+
+
+def require_whole_or_nothing(facility: Facility, slug: str) -> None:
+    """All files of the bundle open, with their bytes, or none does."""
+    opening = {path.exists() for path in facility.paths(slug)}
+    assert len(opening) == 1, "a part of a fileset shows wrong pixels"
+    if opening == {True}:
+        assert facility.reads_as_before(slug)
+
+
+def to_resident(facility: Facility, slug: str) -> None:
+    if facility.residency(slug) is not Residency.RESIDENT:
+        facility.unarchive(slug)
+        facility.add(slug)
+    require_originals(facility, slug)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_release_may_be_stopped_before_any_of_its_changes(facility: Facility, slug: str) -> None:
+    facility.archive(slug)
+
+    def finish() -> None:
+        if facility.residency(slug) is Residency.RESIDENT:
+            facility.release(slug)
+        assert all(path.is_symlink() for path in facility.paths(slug))
+        assert facility.reads_as_before(slug)
+
+    stops = stop_everywhere(
+        lambda: facility.release(slug),
+        before=lambda: to_resident(facility, slug),
+        look=lambda: facility.reads_as_before(slug) or pytest.fail("a reader did not get the bytes"),
+        after=finish,
+    )
+    assert stops > 10
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_unarchive_may_be_stopped_before_any_of_its_changes(facility: Facility, slug: str) -> None:
+    facility.archive(slug)
+
+    def release() -> None:
+        if facility.record(slug).decision == "RETURNED":
+            facility.add(slug)
+        facility.release(slug)
+
+    def finish() -> None:
+        if facility.residency(slug) is not Residency.RESIDENT:
+            facility.unarchive(slug)
+        require_originals_but_for_empty(facility, slug)
+
+    stops = stop_everywhere(
+        lambda: facility.unarchive(slug),
+        before=release,
+        look=lambda: facility.reads_as_before(slug) or pytest.fail("a reader did not get the bytes"),
+        after=finish,
+    )
+    assert stops > 10
+
+
+def require_originals_but_for_empty(facility: Facility, slug: str) -> None:
+    """As `require_originals`; stopped after the last record, links without a bundle may be left in `near`."""
+    assert facility.residency(slug) is Residency.RESIDENT
+    assert facility.is_as_before(slug)
+    left = [path for path in facility.demo.archive_root.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not left
+
+
+@pytest.mark.parametrize("way_on", ["evict", "recall", "unarchive"])
+@pytest.mark.parametrize("slug", SLUGS)
+def test_evict_may_be_stopped_before_any_of_its_changes(facility: Facility, slug: str, way_on: str) -> None:
+    facility.released(slug)
+
+    def online() -> None:
+        if facility.residency(slug) is Residency.RESIDENT:
+            facility.add(slug)
+            facility.release(slug)
+        if facility.residency(slug) is not Residency.ONLINE:
+            facility.recall(slug)
+        assert facility.reads_as_before(slug)
+
+    def go_on() -> None:
+        match way_on:
+            case "evict":
+                facility.evict(slug)
+                assert not any(path.exists() for path in facility.paths(slug))
+                outgoing = facility.demo.archive_root / ".omero-archive" / "outgoing"
+                assert not [path for path in outgoing.rglob("*") if path.is_file()]
+            case "recall":
+                facility.recall(slug)
+                assert facility.reads_as_before(slug)
+                facility.evict(slug)
+                assert not any(path.exists() for path in facility.paths(slug))
+            case _:
+                facility.unarchive(slug)
+                require_originals(facility, slug)
+
+    stops = stop_everywhere(
+        lambda: facility.evict(slug),
+        before=online,
+        look=lambda: require_whole_or_nothing(facility, slug),
+        after=go_on,
+    )
+    assert stops > 5
+
+
+@pytest.mark.parametrize("way_on", ["recall", "unarchive"])
+@pytest.mark.parametrize("slug", SLUGS)
+def test_recall_may_be_stopped_before_any_of_its_changes(facility: Facility, slug: str, way_on: str) -> None:
+    facility.released(slug)
+
+    def offline() -> None:
+        if facility.residency(slug) is Residency.RESIDENT:
+            facility.add(slug)
+            facility.release(slug)
+        if facility.residency(slug) is Residency.RECALLING:
+            facility.recall(slug)
+        facility.evict(slug)
+        assert not any(path.exists() for path in facility.paths(slug))
+
+    def go_on() -> None:
+        if way_on == "recall":
+            facility.recall(slug)
+            assert facility.residency(slug) is Residency.ONLINE
+            assert facility.reads_as_before(slug)
+        else:
+            facility.unarchive(slug)
+            require_originals(facility, slug)
+
+    stops = stop_everywhere(
+        lambda: facility.recall(slug),
+        before=offline,
+        look=lambda: require_whole_or_nothing(facility, slug),
+        after=go_on,
+    )
+    assert stops > 10
+
+
+def test_copying_may_be_stopped_before_any_of_its_changes(facility: Facility) -> None:
+    facility.add("ics")
+    for number in range(1, MOST_CHANGES):
+        try:
+            with stopped_before(number):
+                facility.work()
+        except (Stopped, BaseExceptionGroup):
+            assert facility.is_as_before("ics")
+        if set(facility.copy_states("ics").values()) == {"DURABLE"}:
+            break
+        facility.clock.advance(minutes=2)
+    facility.clock.advance(hours=1)
+    facility.work()
+    assert set(facility.copy_states("ics").values()) == {"DURABLE"}
+    left = facility.demo.service_path / ".omero-archive" / "incoming"
+    assert not [path for path in left.rglob("*") if path.is_file()]
+
+
+def test_an_interrupted_release_keeps_others_from_touching_the_bundle(facility: Facility) -> None:
+    facility.archive("ics")
+
+    def stop(step: str, files: int, size_bytes: int) -> None:
+        raise Stopped(step)
+
+    facility.site.progress = stop
+    with pytest.raises(Stopped):
+        facility.release("ics")
+    assert [path.is_symlink() for path in facility.paths("ics")] == [True, False]
+    assert facility.reads_as_before("ics")
+    with pytest.raises(WrongState, match="its release was begun and not finished"):
+        facility.unarchive("ics")
+    with pytest.raises(WrongState, match="only an ONLINE bundle can be evicted"):
+        facility.evict("ics")
+    assert facility.add("ics")[0].did == "was there; nothing to do"
+
+
+def test_kill_9_at_any_moment_of_any_command_loses_nothing(command_site: CommandSite) -> None:
+    seed = random.SystemRandom().randrange(10**9)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    site = command_site
+    slugs = ["plate", "omero4"]
+    references = [site.demo.fileset(slug).reference for slug in slugs]
+    keys = [key for slug in slugs for key in site.demo.fileset(slug).keys]
+    originals = site.originals()
+    site.run("add", *references)
+    site.run("run")
+    kills = 0
+    while kills < KILLS:
+        for command in ("release", "evict", "recall", "unarchive", "add"):
+            is_killed = command != "add" and chance.random() < 0.9
+            if is_killed:
+                kills += _killed(site, [command, *references], chance.uniform(0.02, 0.35))
+                opening = [[path.exists() for path in site.demo.paths(site.demo.fileset(slug))] for slug in slugs]
+                assert all(len(set(one)) == 1 for one in opening), (seed, command, opening)
+                for key in keys:
+                    path = site.demo.path(key)
+                    if path.exists():
+                        assert site.demo.path(key).stat().st_size == originals_size(site, key), (seed, command, key)
+            for reference in references:  # what is done already is refused
+                site.run(command, reference, exits=None)
+            for key in keys:
+                path = site.demo.path(key)
+                if command in ("release", "recall", "unarchive"):
+                    assert path.exists(), (seed, command, key)
+                if command == "evict":
+                    assert not path.exists(), (seed, command, key)
+        assert site.originals() == originals, seed
+    assert not [p for p in site.demo.archive_root.rglob("*") if p.is_file()], seed
+
+
+def originals_size(site: CommandSite, key: str) -> int:
+    return (site.demo.service_path / key).stat().st_size
+
+
+def _killed(site: CommandSite, arguments: list[str], after_s: float) -> int:
+    """Run a command and kill it; 1 if it was killed before its end."""
+    child = site.runner.begin(arguments, site.environment)
+    time.sleep(after_s)
+    try:
+        os.kill(child, signal.SIGKILL)
+    except ProcessLookupError:
+        return 0
+    return int(site.runner.end() == -signal.SIGKILL)
+
+
+def test_the_archive_is_whole_after_everything(facility: Facility) -> None:
+    facility.released("plate")
+    before = disk_below(facility.demo.service_path)
+    facility.evict("plate")
+    facility.recall("plate")
+    facility.unarchive("plate")
+    assert disk_below(facility.demo.service_path) == before

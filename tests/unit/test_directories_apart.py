@@ -1,0 +1,52 @@
+"""Directories that must not lie in each other: settings by which an eviction would delete the archive."""
+
+from pathlib import Path
+
+import pytest
+
+from omero_archive.app import open_site
+from omero_archive.errors import SettingsError
+from omero_archive.settings import Settings
+
+
+def settings(tmp_path: Path, *, service: str, root: str = "OMERO/Archive", near: str | None = None) -> Settings:
+    for directory in ("OMERO/ManagedRepository", "OMERO/Files", "OMERO/Pixels", "OMERO/Archive", "tape"):
+        (tmp_path / directory).mkdir(parents=True, exist_ok=True)
+    archive = {"root": str(tmp_path / root)} | ({} if near is None else {"near": str(tmp_path / near)})
+    return Settings.model_validate(
+        {
+            "omero": {"database": "dbname=none", "data_dir": str(tmp_path / "OMERO")},
+            "catalogue": {"database": "dbname=none"},
+            "archive": archive,
+            "services": {"tape": {"type": "directory", "path": str(tmp_path / service)}},
+            "release": {"copies": ["tape"]},
+        }
+    )
+
+
+def opened(wanted: Settings) -> None:
+    with open_site(wanted):
+        pass
+
+
+def test_a_service_beside_the_archive_root_is_accepted(tmp_path: Path) -> None:
+    opened(settings(tmp_path, service="tape"))
+
+
+@pytest.mark.parametrize("service", ["OMERO/Archive", "OMERO/Archive/tape", "OMERO", "OMERO/ManagedRepository/x", "."])
+def test_a_service_may_not_share_its_directory_with_near_bytes_or_originals(tmp_path: Path, service: str) -> None:
+    with pytest.raises(SettingsError, match=r"services\.tape\.path"):
+        opened(settings(tmp_path, service=service))
+
+
+def test_a_service_that_reaches_the_near_directory_through_a_link_is_refused(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, service="link")
+    (tmp_path / "link").symlink_to(tmp_path / "OMERO" / "Archive")
+    with pytest.raises(SettingsError, match=r"services\.tape\.path"):
+        opened(wanted)
+
+
+@pytest.mark.parametrize("near", ["OMERO", "OMERO/ManagedRepository", "OMERO/Files/near"])
+def test_near_bytes_may_not_lie_among_the_originals(tmp_path: Path, near: str) -> None:
+    with pytest.raises(SettingsError, match=r"archive\.near"):
+        opened(settings(tmp_path, service="tape", near=near))
