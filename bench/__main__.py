@@ -40,7 +40,8 @@ def main() -> int:
         shutil.rmtree(place, ignore_errors=True)
     print(render(rows, peaks))
     _write(options.json, rows, peaks)
-    return 0 if all(line.is_met is not False for line in [*rows, *peaks]) else 1
+    verdicts = [row.is_met for row in rows] + [peak.is_met for peak in peaks]
+    return 1 if False in verdicts else 0
 
 
 def _options() -> argparse.Namespace:
@@ -71,7 +72,7 @@ def _measure(omero: Omero, options: argparse.Namespace) -> tuple[list[Row], list
             bench.round(number)
         what = f"{len(fileset.files)} files, {fileset.size_bytes / (1 << 20):.0f} MiB"
         _print_parts(what, bench)
-        rows += copies.rows(name, f"archive {what}, verified" , bench.taken)
+        rows += copies.rows(name, f"archive {what}, verified", bench.taken)
         peaks.append(copies.peak(what, bench.taken))
     if "release" in wanted:
         rows += _release(omero, options, cold)

@@ -86,7 +86,7 @@ class Peak:
 
 def render(rows: Sequence[Row], peaks: Sequence[Peak] = ()) -> str:
     """The table for people: medians in seconds, the spread of the ratios, goals."""
-    lines = [("what", "against", "ours", "peer", "ratio", "spread", "goal", "")]
+    lines: list[tuple[str, ...]] = [("what", "against", "ours", "peer", "ratio", "spread", "goal", "")]
     lines += [_cells(row) for row in rows]
     for peak in peaks:
         limit = f"{peak.limit_bytes / 1e6:.0f} MB"

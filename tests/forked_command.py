@@ -1,12 +1,15 @@
 """Runs commands of omero-archive as processes that need not import the program anew: a second saved for each.
 
 Reads one JSON object a line, `{"arguments", "environment", "stdout", "stderr"}`, forks, runs the command line's
-`main` in the child with its output in those files, and answers with the child's number and then the exit code.
+`main` in the child with its output in those files, and answers with the exit code. With
+`"kill_after_s"` the child gets SIGKILL if it has not ended by then.
 """
 
 import json
 import os
+import signal
 import sys
+import time
 
 from omero_archive.cli.main import main
 
@@ -16,7 +19,10 @@ def run(order: dict[str, object]) -> int:
     child = os.fork()
     if child == 0:
         _become(order)
-    print(child, flush=True)
+    kill_after_s = order.get("kill_after_s")
+    if isinstance(kill_after_s, float):
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

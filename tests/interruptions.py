@@ -18,8 +18,8 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stopped_before(number: int) -> Iterator[Callable[[], int]]:
-    """Raise `Stopped` before change `number` (from 1); gives how many changes there were so far."""
+def stopped_before(number: int) -> Iterator[None]:  # noqa: C901
+    """Raise `Stopped` before change `number` (from 1), and before every later one."""
     count = 0
 
     def change(*_: object) -> None:
@@ -27,6 +27,14 @@ def stopped_before(number: int) -> Iterator[Callable[[], int]]:
         count += 1
         if count >= number:
             raise Stopped(f"before change {count}")
+
+    def wrote(connection: Any, _cursor: object, statement: str, *_: object) -> None:
+        if statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE", "WITH")):
+            connection.info["has written"] = True
+
+    def committing(connection: Any) -> None:
+        if connection.info.pop("has written", False):
+            change()
 
     def stopping(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -36,12 +44,15 @@ def stopped_before(number: int) -> Iterator[Callable[[], int]]:
         return wrapped
 
     kept = [(module, name, getattr(module, name)) for module, name in (*_SYSTEM_CALLS, *_OURS)]
-    sa.event.listen(sa.Engine, "commit", change)
+    listeners = (("commit", committing), ("before_cursor_execute", wrote))
+    for name, listener in listeners:
+        sa.event.listen(sa.Engine, name, listener)
     for module, name, call in kept:
         setattr(module, name, stopping(call))
     try:
-        yield lambda: count
+        yield
     finally:
         for module, name, call in kept:
             setattr(module, name, call)
-        sa.event.remove(sa.Engine, "commit", change)
+        for name, listener in listeners:
+            sa.event.remove(sa.Engine, name, listener)

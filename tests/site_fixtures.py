@@ -119,6 +119,8 @@ def settings_text(
     proof_lifetime: str = "1h",
     keep_originals: str = "7d",
     copies_on: Sequence[str] = ("tape",),
+    copies: str | None = None,
+    service: str = "",
     near: Path | None = None,
     archive: str = "",
     omero: str = "",
@@ -128,7 +130,7 @@ def settings_text(
     quoted = json.dumps
     services = "".join(
         f'[services.{name}]\ntype = "directory"\npath = {quoted(str(site.directory / name))}\n'
-        f"durable_after = {quoted(durable_after)}\n\n"
+        f"durable_after = {quoted(durable_after)}\n{service}\n"
         for name in copies_on
     )
     return (
@@ -137,7 +139,7 @@ def settings_text(
         f"[catalogue]\ndatabase = {quoted(site.catalogue_dsn)}\n\n"
         f"[archive]\nroot = {quoted(str(site.archive_root))}\n"
         f"near = {quoted(str(near or site.archive_root))}\n{archive}\n{services}"
-        f"[release]\ncopies = {quoted(list(copies_on))}\nproof_lifetime = {quoted(proof_lifetime)}\n"
+        f"[release]\ncopies = {copies or quoted(list(copies_on))}\nproof_lifetime = {quoted(proof_lifetime)}\n"
         f"keep_originals = {quoted(keep_originals)}\n\n[work]\n{work}"
     )
 
@@ -179,7 +181,8 @@ class Facility:
     def add(self, *slugs: str, decision: Decision = Decision.APPROVED) -> list[Added]:
         for slug in slugs:
             for key in self.demo.fileset(slug).keys:
-                self.before.setdefault(key, file_facts(self.demo.path(key)))
+                if key not in self.before:
+                    self.before[key] = file_facts(self.demo.path(key))
         request = Request(by="tester")
         return [add(self.site, self.found(slug), request, decision=decision) for slug in slugs]
 
@@ -342,32 +345,23 @@ class CommandRunner:
             [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Ended:
-        """A command to its end."""
-        self.begin(arguments, environment)
-        code = self.end()
-        return Ended(code=code, stdout=self._out.read_text(), stderr=self._err.read_text())
-
-    def begin(self, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Begin a command; the number of its process. `end` must follow."""
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, kill_after_s: float | None = None
+    ) -> Ended:
+        """A command to its end, or until it is killed."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         order = {
             "arguments": list(arguments),
             "environment": dict(environment),
             "stdout": str(self._out),
             "stderr": str(self._err),
+            "kill_after_s": kill_after_s,
         }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return self._answer()
-
-    def end(self) -> int:
-        """Wait for the command; its exit code, negative for the signal that ended it."""
-        return self._answer()
-
-    def _answer(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
+        code = int(self._process.stdout.readline())
+        return Ended(code=code, stdout=self._out.read_text(), stderr=self._err.read_text())
 
     def close(self) -> None:
         self._process.communicate(timeout=30)

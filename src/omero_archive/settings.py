@@ -175,7 +175,7 @@ class WorkSettings(_Table):
 
     slice_size: Size = Field(default=4 << 30, ge=1)
     slice_files: int = Field(default=5000, ge=1)
-    attempts: int = Field(default=5, ge=1)
+    attempts: int = Field(default=10, ge=1)
     retry_after: Duration = timedelta(minutes=1)
     poll: Duration = timedelta(minutes=1)
 
@@ -221,8 +221,8 @@ def load_settings(path: Path) -> Settings:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"{path}: {error.strerror}. Name the file by --settings or {VARIABLE}; `omero-archive init --help` "
-            "shows an example."
+            f"{path}: {error.strerror}. Name the file by --settings or {VARIABLE}; `omero-archive init --example` "
+            "prints an example."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}.") from error

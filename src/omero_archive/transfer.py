@@ -177,7 +177,8 @@ class SourceReader:
             size_bytes = before.identity.size_bytes
             _expect_whole(fd, size_bytes)
             # A file that grows meanwhile has another size afterwards, so the read that finds its end is not needed.
-            yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests, size_bytes=size_bytes or None)
+            wanted = size_bytes or None
+            yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests, size_bytes=wanted)
             # These pages would push out of the cache what OMERO's users read.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             after = entry_of(fd)

@@ -79,9 +79,7 @@ def test_every_file_has_an_old_modification_time_of_its_own(demo_template: DemoS
     assert all(path.stat().st_mode & 0o777 == 0o640 for path in paths)
 
 
-def test_building_again_gives_the_same_bytes(
-    demo_template: DemoSite, postgres: PostgresServer, tmp_path: Path
-) -> None:
+def test_building_again_gives_the_same_bytes(demo_template: DemoSite, postgres: PostgresServer, tmp_path: Path) -> None:
     again = build_site(tmp_path, postgres=postgres, large_mib=SMALL_MIB, omero_database="built_again")
     with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
         conn.execute("DROP DATABASE built_again")

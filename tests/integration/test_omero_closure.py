@@ -144,9 +144,7 @@ def test_omero_4_images_that_share_an_upload_move_together(rows: Rows, database:
 
 def test_directories_and_import_logs_are_left_out_and_join_nothing(rows: Rows, database: OmeroDatabase) -> None:
     t.add_directories(rows.conn, rows.by, rows.repo, "a/1/")
-    (directory,) = rows.conn.execute("SELECT id FROM originalfile WHERE path = 'a/' AND name = '1'").fetchone() or (
-        0,
-    )
+    (directory,) = rows.conn.execute("SELECT id FROM originalfile WHERE path = 'a/' AND name = '1'").fetchone() or (0,)
     for name in ("x.tif", "y.tif"):
         fileset, _ = rows.fileset_of(f"a/1/{name}/", [directory, *rows.files("a/1/", name)])
         t.add_import_log(rows.conn, rows.by, rows.repo, fileset)

@@ -5,6 +5,7 @@ import os
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from test_steps_add import gain_a_file
 
 from omero_archive.catalogue import bundles
 from omero_archive.demo.filesets import Expected
@@ -14,7 +15,6 @@ from omero_archive.states import CopyState, Residency
 from omero_archive.steps.evict import evict_dry
 from omero_archive.steps.release import release, release_dry
 from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, flip_a_byte, rows_of
-from test_steps_add import gain_a_file
 
 GOOD = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 
@@ -124,10 +124,12 @@ def test_the_flag_of_an_omero_4_image_is_never_touched(facility: Facility) -> No
     assert flags(facility, "omero4") == before
 
 
-def test_images_that_were_deleted_meanwhile_do_not_stand_in_the_way_of_unarchive(facility: Facility) -> None:
+def test_marks_that_somebody_took_off_do_not_stand_in_the_way_of_unarchive(facility: Facility) -> None:
     facility.released("plate")
     with psycopg.connect(facility.demo.omero_dsn) as conn:
-        conn.execute("DELETE FROM imageannotationlink WHERE parent = %s", (facility.demo.fileset("plate").image_ids[0],))
+        conn.execute(
+            "DELETE FROM imageannotationlink WHERE parent = %s", (facility.demo.fileset("plate").image_ids[0],)
+        )
     facility.unarchive("plate")
     assert facility.is_as_before("plate")
 
@@ -236,8 +238,8 @@ def test_what_was_not_approved_or_is_not_resident_is_refused(facility: Facility)
     facility.released("ics")
     with pytest.raises(WrongState, match="is ONLINE; only a RESIDENT bundle can be released"):
         facility.release("ics")
+    facility.archive("dicom")
     with pytest.raises(WrongState, match="is RESIDENT; only an ONLINE bundle can be evicted"):
-        facility.archive("dicom")
         facility.evict("dicom")
     with pytest.raises(WrongState, match="is RESIDENT already"):
         facility.unarchive("dicom")
@@ -297,7 +299,9 @@ def test_every_move_of_a_bundle_has_its_event(facility: Facility) -> None:
     facility.recall("ics")
     facility.unarchive("ics")
     events = catalogue_rows(facility.site.catalogue.dsn)["event"]
-    moves = [(row["old"], row["new"]) for row in sorted(events, key=lambda row: row["id"]) if row["what"] == "residency"]
+    moves = [
+        (row["old"], row["new"]) for row in sorted(events, key=lambda row: row["id"]) if row["what"] == "residency"
+    ]
     assert moves == [
         ("RESIDENT", "ONLINE"),
         ("ONLINE", "OFFLINE"),

@@ -61,8 +61,7 @@ def drawn() -> dict[str, dict[str, str]]:
 
 def test_the_drawing_has_the_arrows_of_the_tables_and_no_other() -> None:
     expected = {
-        name: {f"{old} → {new}" for old, targets in table.items() for new in targets}
-        for name, table in TABLES.items()
+        name: {f"{old} → {new}" for old, targets in table.items() for new in targets} for name, table in TABLES.items()
     }
     assert {name: set(arrows.values()) for name, arrows in drawn().items()} == expected
 
@@ -146,9 +145,7 @@ def ask(*copies: CopyEvidence, wanted: int = 1, hold: str | None = None, sha256:
     return permit(Key("x"), size_bytes=5, sha256=sha256, copies=copies, policy=policy, hold=hold, now=NOW)
 
 
-def reasons(
-    *copies: CopyEvidence, wanted: int = 1, hold: str | None = None, sha256: str | None = SHA256
-) -> list[str]:
+def reasons(*copies: CopyEvidence, wanted: int = 1, hold: str | None = None, sha256: str | None = SHA256) -> list[str]:
     with pytest.raises(PermitRefused) as refusal:
         ask(*copies, wanted=wanted, hold=hold, sha256=sha256)
     assert all(reason in str(refusal.value) for reason in refusal.value.reasons)

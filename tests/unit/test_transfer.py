@@ -92,9 +92,7 @@ class PlainReader:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_file_of_any_size_arrives_whole_with_its_evidence(
-    tree: Tree, target: Tree, lanes: Lanes, size: int
-) -> None:
+def test_a_file_of_any_size_arrives_whole_with_its_evidence(tree: Tree, target: Tree, lanes: Lanes, size: int) -> None:
     content = RANDOM[:size]
     path = put(tree.root, "x", content)
     os.chmod(path, 0o604)

@@ -213,8 +213,11 @@ def complete(connection: sa.Connection, number: int, found: Bundle) -> int:
     """Add the files and images that OMERO has gained since; the number of new files."""
     known = set(connection.scalars(sa.select(file.c.key).where(file.c.bundle_id == number)))
     fresh = tuple(original for original in found.files if original.key not in known)
-    connection.execute(bundle.update().where(bundle.c.id == number).values(**_facts(found)))
     _insert_files(connection, number, fresh)
+    # What was read is known better than what OMERO recorded, which may be nothing (OMERO 4).
+    sizes = sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0)
+    size = sa.select(sa.func.sum(sizes)).where(file.c.bundle_id == number).scalar_subquery()
+    connection.execute(bundle.update().where(bundle.c.id == number).values(**_facts(found) | {"size_bytes": size}))
     add_images(connection, number, found.images)
     if fresh:
         record(connection, number, "files", new=str(len(fresh)))
@@ -355,10 +358,11 @@ def note(connection: sa.Connection, found: BundleRecord, what: str, detail: Mapp
     record(connection, found.id, what, detail=detail)
 
 
-def try_again(connection: sa.Connection, number: int) -> None:
-    """Let a bundle's own steps be tried at once, whatever went wrong before."""
+def try_again(connection: sa.Connection, number: int | None = None) -> None:
+    """Let a bundle's own steps, or those of all, be tried at once, whatever went wrong before."""
     cleared = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
-    connection.execute(bundle.update().where(bundle.c.id == number).values(**cleared))
+    mine = sa.true() if number is None else bundle.c.id == number
+    connection.execute(bundle.update().where(mine, bundle.c.last_error.is_not(None)).values(**cleared))
 
 
 def failed(

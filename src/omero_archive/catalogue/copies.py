@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Integer, Text
+from sqlalchemy.dialects.postgresql import insert
 
 from omero_archive.catalogue.bundles import FileRecord, file_record
 from omero_archive.catalogue.events import now, record_moved
@@ -63,11 +64,12 @@ def want(connection: sa.Connection, bundle_id: int, services: Sequence[ServiceNa
     return asked
 
 
-def try_again(connection: sa.Connection, bundle_id: int) -> int:
-    """Let failed copies of a bundle be tried at once, and missing ones be written again; how many there were."""
-    lost = sa.select(copy.c.id).where(copy.c.bundle_id == bundle_id, copy.c.state == CopyState.MISSING)
+def try_again(connection: sa.Connection, bundle_id: int | None = None) -> int:
+    """Let failed copies of a bundle, or of all, be tried at once, and missing ones be written again; how many."""
+    mine = sa.true() if bundle_id is None else copy.c.bundle_id == bundle_id
+    lost = sa.select(copy.c.id).where(mine, copy.c.state == CopyState.MISSING)
     move(connection, list(connection.scalars(lost)), old=CopyState.MISSING, new=CopyState.PENDING)
-    stuck = sa.and_(copy.c.bundle_id == bundle_id, copy.c.last_error.is_not(None))
+    stuck = sa.and_(mine, copy.c.last_error.is_not(None))
     return connection.execute(copy.update().where(stuck).values(**_CLEARED)).rowcount
 
 
@@ -178,7 +180,20 @@ def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRe
     connection.execute(
         file.update().where(file.c.id == given.c.id).values(read_at=now(connection), **values),
     )
+    _correct_sizes(connection, list(sources))
     return move(connection, list(sources), old=CopyState.PENDING, new=CopyState.WRITTEN)
+
+
+def _correct_sizes(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """OMERO records no size for an OMERO 4 pixels file: once it was read, its bundle's size is known."""
+    unrecorded = (
+        sa.select(file.c.bundle_id)
+        .join(copy, copy.c.file_id == file.c.id)
+        .where(copy.c.id == sa.any_(_array(list(ids), BigInteger)), file.c.recorded_size.is_(None))
+    )
+    known = sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0)
+    total = sa.select(sa.func.sum(known)).where(file.c.bundle_id == bundle.c.id).scalar_subquery()
+    connection.execute(bundle.update().where(bundle.c.id.in_(unrecorded)).values(size_bytes=total))
 
 
 def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, **values: Any) -> int:
@@ -296,9 +311,9 @@ def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tu
 
 
 def manifest_written(connection: sa.Connection, bundle_id: int, service: ServiceName, directory: str) -> None:
-    """Record that the bundle's manifest lies on the service."""
+    """Record that the bundle's manifest lies on the service; two processes may have written the same one."""
     values = {"bundle_id": bundle_id, "service": service, "directory": directory, "written_at": now(connection)}
-    connection.execute(manifest.insert().values(**values))
+    connection.execute(insert(manifest).values(**values).on_conflict_do_nothing())
 
 
 def forget_manifests(connection: sa.Connection, bundle_id: int) -> None:

@@ -1,6 +1,7 @@
 """The command line's entry: the commands, and from errors to exit codes."""
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -27,9 +28,10 @@ from omero_archive.cli import (
     unarchive,
     worker,
 )
-from omero_archive.cli.options import EXIT_CODES
+from omero_archive.cli.options import EXIT_CODES, SettingsFile
 from omero_archive.cli.output import Output, printable
 from omero_archive.errors import ArchiveError
+from omero_archive.settings import VARIABLE
 
 app = typer.Typer(
     name="omero-archive",
@@ -80,9 +82,12 @@ def root(
         bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
+    settings: SettingsFile = None,
 ) -> None:
     """Move the files of OMERO images into an archive in verified stages, and back."""
     del version
+    if settings is not None:
+        os.environ[VARIABLE] = str(settings)  # before the command's name as good as after it
     configure_logging(verbose=verbose)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from omero_archive.catalogue import overview
+from omero_archive.catalogue import bundles, copies, overview
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import DryRun, Json, SettingsFile
 from omero_archive.cli.output import Output
@@ -22,7 +22,18 @@ Wait = Annotated[
 ]
 
 
-def run(wait: Wait = "0s", dry_run: DryRun = False, as_json: Json = False, settings: SettingsFile = None) -> None:
+Retry = Annotated[
+    bool, typer.Option("--retry", help="Try at once what failed or was set aside: the cause has been dealt with.")
+]
+
+
+def run(
+    wait: Wait = "0s",
+    retry: Retry = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    settings: SettingsFile = None,
+) -> None:
     """Work off everything that is due: copy, verify, write manifests, ask the services, recall. Then end.
 
     For cron or a systemd timer. May be killed at any time and run again, also twice at once.
@@ -33,6 +44,10 @@ def run(wait: Wait = "0s", dry_run: DryRun = False, as_json: Json = False, setti
     except ValueError as error:
         raise WrongUse(f"--wait: {error}.") from error
     with opened(settings) as site:
+        if retry and not dry_run:
+            with site.catalogue.begin() as connection:
+                copies.try_again(connection)
+                bundles.try_again(connection)
         if dry_run:
             jobs = Engine(site).plan()
             for job in jobs:

@@ -84,7 +84,8 @@ def _bundle(site: Site, output: Output, record: BundleRecord) -> dict[str, objec
     _copies(output, copies)
     _waiting(output, waiting)
     for event in events:
-        change = " -> ".join(part for part in (event.old, event.new) if part)
+        new = event.new or ("none" if event.old else "")
+        change = f"{event.old} -> {new}" if event.old else new
         output.say(f"  {event.at:%Y-%m-%d %H:%M:%S}  {event.actor}: {event.what} {change}")
     return {
         **asdict(record),

@@ -194,9 +194,15 @@ class DirectoryService(Service):
         with closing(incoming.reader.pieces()) as pieces:
             for _ in pieces:
                 continue
-        wanted = incoming.reader.fixity
-        if incoming.expected not in (None, wanted):
+        if incoming.expected not in (None, incoming.reader.fixity):
             raise FixityMismatch(f"{self._name}: {incoming.key} came with other bytes than expected.")
+        self._require_same(tree, incoming, there)
+
+    def _require_same(self, tree: Tree, incoming: Incoming, there: Entry | None) -> None:
+        """Raise `ObjectExists` unless what lies there has the bytes that were read."""
+        wanted = incoming.reader.fixity
+        if there is None:
+            raise ServiceUnavailable(f"{self._name}: {tree.path(incoming.key)} was there and went while we looked.")
         same_size = there.kind is EntryKind.FILE and there.identity.size_bytes == wanted.size_bytes
         if not same_size or read_back(tree, incoming.key, self._lanes)[1] != wanted.xxh3:
             raise ObjectExists(
@@ -211,7 +217,8 @@ class DirectoryService(Service):
         """
         if not written and not there:
             return
-        published, failed = [], []
+        published: list[Incoming] = []
+        failed: list[tuple[Incoming, ArchiveError]] = []
         try:
             if written:
                 tree.sync()
@@ -220,7 +227,11 @@ class DirectoryService(Service):
                     tree.publish(incoming.key, temporary_of=slot)
                     published.append(incoming)
                 except OSError as error:
-                    failed.append((incoming, error))
+                    problem = self._not_published(tree, incoming, error)
+                    if problem is None:
+                        published.append(incoming)
+                    else:
+                        failed.append((incoming, problem))
             tree.sync()
         except OSError as error:
             for incoming in (*written.values(), *there):
@@ -231,7 +242,17 @@ class DirectoryService(Service):
         for incoming in published:
             yield _taken(incoming, was_there=False)
         for incoming, problem in failed:
-            yield Outcome(key=incoming.key, error=translated(problem, f"{self._name}: {incoming.key}"))
+            yield Outcome(key=incoming.key, error=problem)
+
+    def _not_published(self, tree: Tree, incoming: Incoming, error: OSError) -> ArchiveError | None:
+        """Why a file did not get its name; None if another process gave it to the same bytes meanwhile."""
+        if not isinstance(error, FileExistsError):
+            return translated(error, f"{self._name}: {incoming.key}")
+        try:
+            self._require_same(tree, incoming, tree.look(incoming.key))
+        except ArchiveError as problem:
+            return problem
+        return None
 
     # ---- reading
 
