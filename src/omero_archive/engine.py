@@ -9,13 +9,10 @@ never retries.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import procrastinate
 import psycopg
 import structlog
-from procrastinate import exceptions
-from procrastinate.jobs import Status
-from procrastinate.schema import SchemaManager
 from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
@@ -30,6 +27,9 @@ from omero_archive.steps.manifest import manifest
 from omero_archive.steps.recall import recall
 from omero_archive.steps.site import Site
 from omero_archive.steps.verify import verify
+
+if TYPE_CHECKING:
+    import procrastinate
 
 _log = structlog.get_logger()
 
@@ -75,6 +75,9 @@ class Engine:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.result = Result()
+        # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
+        import procrastinate
+
         self._app = procrastinate.App(connector=_connector(site.catalogue.dsn))
         for step in QUEUES:
             self._app.task(name=step, queue=step)(self._task(step))
@@ -159,16 +162,20 @@ class Engine:
             await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
 
     async def _defer(self, jobs: list[Job]) -> None:
+        from procrastinate.exceptions import AlreadyEnqueued
+
         for job in jobs:
             arguments = {"service": job.service or "", "first": job.first, "last": job.last}
             deferrer = self._app.configure_task(job.step, queue=job.step, queueing_lock=job.lock)
             try:
                 await deferrer.defer_async(**arguments)
-            except exceptions.AlreadyEnqueued:
+            except AlreadyEnqueued:
                 continue
 
     async def _rescue(self) -> None:
         """Forget jobs whose worker died: what they had not done is due still, and is planned anew."""
+        from procrastinate.jobs import Status
+
         for job in await self._app.job_manager.get_stalled_jobs():
             await self._app.job_manager.finish_job(job=job, status=Status.FAILED, delete_job=True)
 
@@ -231,6 +238,8 @@ def _failure(error: ArchiveError, site: Site) -> Failure:
 
 def apply_queue_schema(dsn: str) -> bool:
     """Make procrastinate's tables in the catalogue's database, for `omero-archive init`; False if they are there."""
+    from procrastinate.schema import SchemaManager
+
     with psycopg.connect(dsn, autocommit=True) as connection:
         found = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
         if found is not None and found[0] is not None:
@@ -239,5 +248,7 @@ def apply_queue_schema(dsn: str) -> bool:
         return True
 
 
-def _connector(dsn: str) -> procrastinate.PsycopgConnector:
+def _connector(dsn: str) -> "procrastinate.PsycopgConnector":
+    import procrastinate
+
     return procrastinate.PsycopgConnector(conninfo=make_conninfo(dsn, application_name="omero-archive"))

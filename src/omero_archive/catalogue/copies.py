@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import insert
 
+from omero_archive.catalogue.arrays import array, rows_given
 from omero_archive.catalogue.bundles import FileRecord, file_record
 from omero_archive.catalogue.events import now, record_moved
 from omero_archive.catalogue.tables import bundle, copy, file, manifest
@@ -145,36 +146,21 @@ def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRe
     """Move copies PENDING -> WRITTEN; `sources` maps each copy to its file's number and what was read."""
     if not sources:
         return 0
-    reads = list(sources.values())
-    given = (
-        sa.func.unnest(
-            _array([number for number, _ in reads], BigInteger),
-            _array([read.fixity.size_bytes for _, read in reads], BigInteger),
-            _array([read.fixity.sha256 for _, read in reads], Text),
-            _array([read.fixity.xxh3 for _, read in reads], Text),
-            _array([read.identity.device for _, read in reads], BigInteger),
-            _array([read.identity.inode for _, read in reads], BigInteger),
-            _array([read.identity.mtime_ns for _, read in reads], BigInteger),
-            _array([read.identity.ctime_ns for _, read in reads], BigInteger),
-            _array([read.attributes.mode for _, read in reads], Integer),
-            _array([read.attributes.uid for _, read in reads], BigInteger),
-            _array([read.attributes.gid for _, read in reads], BigInteger),
-        )
-        .table_valued(
-            sa.column("id", BigInteger),
-            sa.column("size_bytes", BigInteger),
-            sa.column("sha256", Text),
-            sa.column("xxh3", Text),
-            sa.column("device", BigInteger),
-            sa.column("inode", BigInteger),
-            sa.column("mtime_ns", BigInteger),
-            sa.column("ctime_ns", BigInteger),
-            sa.column("mode", Integer),
-            sa.column("uid", BigInteger),
-            sa.column("gid", BigInteger),
-            name="given",
-        )
-        .render_derived()
+    reads = [read for _, read in sources.values()]
+    given = rows_given(
+        {
+            "id": (BigInteger, [number for number, _ in sources.values()]),
+            "size_bytes": (BigInteger, [read.fixity.size_bytes for read in reads]),
+            "sha256": (Text, [read.fixity.sha256 for read in reads]),
+            "xxh3": (Text, [read.fixity.xxh3 for read in reads]),
+            "device": (BigInteger, [read.identity.device for read in reads]),
+            "inode": (BigInteger, [read.identity.inode for read in reads]),
+            "mtime_ns": (BigInteger, [read.identity.mtime_ns for read in reads]),
+            "ctime_ns": (BigInteger, [read.identity.ctime_ns for read in reads]),
+            "mode": (Integer, [read.attributes.mode for read in reads]),
+            "uid": (BigInteger, [read.attributes.uid for read in reads]),
+            "gid": (BigInteger, [read.attributes.gid for read in reads]),
+        }
     )
     values = {name: given.c[name] for name in given.c.keys() if name != "id"}  # noqa: SIM118 - a column collection
     connection.execute(
@@ -189,7 +175,7 @@ def _correct_sizes(connection: sa.Connection, ids: Sequence[int]) -> None:
     unrecorded = (
         sa.select(file.c.bundle_id)
         .join(copy, copy.c.file_id == file.c.id)
-        .where(copy.c.id == sa.any_(_array(list(ids), BigInteger)), file.c.recorded_size.is_(None))
+        .where(copy.c.id == sa.any_(array(ids, BigInteger)), file.c.recorded_size.is_(None))
     )
     known = sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0)
     total = sa.select(sa.func.sum(known)).where(file.c.bundle_id == bundle.c.id).scalar_subquery()
@@ -201,7 +187,7 @@ def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: 
     check_move(COPY_MOVES, old=old, new=new, subject="a copy")
     moved = (
         copy.update()
-        .where(copy.c.id == sa.any_(_array(list(ids), BigInteger)), copy.c.state == old)
+        .where(copy.c.id == sa.any_(array(ids, BigInteger)), copy.c.state == old)
         .values(**{**_CLEARED, "state": new, **values})
         .returning(copy.c.bundle_id, copy.c.file_id, copy.c.service)
         .cte("moved")
@@ -217,18 +203,31 @@ def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
     )
 
 
+def moved_by_word(
+    connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, word: str, is_fresh: bool
+) -> int:
+    """Move copies because of what the service said of them, and write that down in the same stroke."""
+    at = now(connection)
+    confirmed = {"confirmed_at": at} if is_fresh else {}
+    return move(connection, ids, old=old, new=new, asked_at=at, word=word, **confirmed)
+
+
 def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Sequence[int] = ()) -> None:
     """Write down what the service said of each copy, and which of them it called durable just now."""
+    if not words:
+        return
     at = now(connection)
-    given = (
-        sa.func.unnest(_array(list(words), BigInteger), _array(list(words.values()), Text))
-        .table_valued(sa.column("id", BigInteger), sa.column("word", Text), name="given")
-        .render_derived()
+    fresh = set(confirmed)
+    given = rows_given(
+        {
+            "id": (BigInteger, list(words)),
+            "word": (Text, list(words.values())),
+            "is_fresh": (Boolean, [number in fresh for number in words]),
+        }
     )
-    connection.execute(copy.update().where(copy.c.id == given.c.id).values(asked_at=at, word=given.c.word, **_CLEARED))
-    if confirmed:
-        chosen = copy.c.id == sa.any_(_array(list(confirmed), BigInteger))
-        connection.execute(copy.update().where(chosen).values(confirmed_at=at))
+    confirmed_at = sa.case((given.c.is_fresh, sa.literal(at)), else_=copy.c.confirmed_at)
+    values = {"asked_at": at, "word": given.c.word, "confirmed_at": confirmed_at, **_CLEARED}
+    connection.execute(copy.update().where(copy.c.id == given.c.id).values(**values))
 
 
 def failed(connection: sa.Connection, failures: Mapping[int, Failure], *, state: CopyState) -> int:
@@ -339,7 +338,3 @@ def _copy_record(row: Any) -> CopyRecord:
         attempts=row.attempts,
         file=file_record(row),
     )
-
-
-def _array(values: list[Any], item: Any) -> sa.BindParameter[Any]:
-    return sa.bindparam(None, values, type_=sa.ARRAY(item), unique=True)

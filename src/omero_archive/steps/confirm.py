@@ -50,20 +50,23 @@ def ask(site: Site, service: ServiceName, due: Sequence[CopyRecord]) -> list[Wor
 
 def record(site: Site, words: Sequence[Word]) -> Tally:
     """Write the services' words into the catalogue, and the moves they cause."""
-    moves: dict[tuple[CopyState, CopyState], list[int]] = {}
+    moves: dict[tuple[CopyState, CopyState, str, bool], list[int]] = {}
+    same: list[Word] = []
     for word in words:
-        moves.setdefault((word.copy.state, word.state), []).append(word.copy.id)
+        if word.state is word.copy.state:
+            same.append(word)
+        else:
+            moves.setdefault((word.copy.state, word.state, word.text, word.is_fresh), []).append(word.copy.id)
     lost = {
         word.copy.id: Failure(message=f"{word.copy.service}: {word.text}", retry_at=None)
         for word in words
         if word.state in (CopyState.DAMAGED, CopyState.MISSING)
     }
     with site.catalogue.begin() as connection:
-        for (old, new), ids in moves.items():
-            if old is not new:
-                copies.move(connection, ids, old=old, new=new)
-        fresh = [word.copy.id for word in words if word.is_fresh]
-        copies.asked(connection, {word.copy.id: word.text for word in words}, confirmed=fresh)
+        for (old, new, text, is_fresh), ids in moves.items():
+            copies.moved_by_word(connection, ids, old=old, new=new, word=text, is_fresh=is_fresh)
+        fresh = [word.copy.id for word in same if word.is_fresh]
+        copies.asked(connection, {word.copy.id: word.text for word in same}, confirmed=fresh)
         for state in (CopyState.DAMAGED, CopyState.MISSING):
             copies.failed(connection, lost, state=state)
     newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
