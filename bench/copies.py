@@ -1,13 +1,11 @@
 """Archiving with every check against copying and comparing: `rsync`, `rclone`, `cp`, on one disk from a cold cache."""
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.omero import Fileset, Omero
-from bench.programs import Cold, Measured, is_there, run, timed_sync
+from bench.programs import Cold, Failed, Measured, is_there, put_aside, run, timed_sync
 from bench.table import Peak, Row, Times
 
 MEMORY_LIMIT_BYTES = 300 * 1000 * 1000
@@ -55,7 +53,7 @@ class CopyBench:
 
     def prepare_ours(self) -> None:
         """An archive and a catalogue with nothing in them."""
-        _empty(self._omero.archive)
+        put_aside(self._omero.archive)
         self._omero.archive.mkdir()
         self._omero.forget_catalogue()
         self.ours("init")
@@ -76,7 +74,7 @@ class CopyBench:
         self._require_all_copied()
 
     def _peer(self, peer: str) -> None:
-        _empty(self._target)
+        put_aside(self._target)
         source, target = f"{self._fileset.directory}/", f"{self._target}/"
         copy, compare = {
             RSYNC: (["rsync", "-a", source, target], ["rsync", "-acn", "-i", source, target]),
@@ -90,11 +88,13 @@ class CopyBench:
         if compare is not None:
             self._cold.make(self._fileset.directory, self._target)  # not in the time
             compared = run(compare, log=self._log).seconds
+            if peer == RSYNC and self._log.stat().st_size:  # it names what differs, and ends well
+                raise Failed(f"{' '.join(compare)} found a difference: {self._log.read_text()[:500]}")
             self._note(f"{compare[0]} compare", compared)
         self._note(f"{copy[0]} copy", copied)
         self._note(f"{copy[0]} sync", synced)
         self.taken.peers.setdefault(peer, []).append(copied + synced + compared)
-        _empty(self._target)
+        put_aside(self._target)
 
     def _note(self, part: str, seconds: float) -> None:
         self.taken.parts.setdefault(part, []).append(seconds)
@@ -124,9 +124,3 @@ def rows(name: str, what: str, taken: Taken) -> list[Row]:
 def peak(what: str, taken: Taken) -> Peak:
     """The line of the memory."""
     return Peak(name=f"peak memory, {what}", size_bytes=taken.peak_bytes, limit_bytes=MEMORY_LIMIT_BYTES)
-
-
-def _empty(directory: Path) -> None:
-    """Remove a directory, for good: the deletion itself must not go on while the next is measured."""
-    shutil.rmtree(directory, ignore_errors=True)
-    os.sync()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.copies import CopyBench
 from bench.omero import Omero
-from bench.programs import Measured, environment, run, timed_sync
+from bench.programs import Measured, environment, put_aside, run, timed_sync
 from bench.table import Row, Times
 from omero_archive.files import Tree, entry_of
 
@@ -72,7 +72,7 @@ class ReleaseBench:
         return float(said.stdout)
 
     def _clear(self) -> None:
-        shutil.rmtree(self._place, ignore_errors=True)
+        put_aside(self._place)
         self._place.mkdir()
         os.sync()
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.copies import Failure, Slice
-from omero_archive.errors import ArchiveError, BrokenInvariant, Busy
+from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.confirm import confirm
@@ -67,6 +67,7 @@ class Result:
 
     done: int = 0
     failed: int = 0
+    damaged: int = 0
 
 
 class Engine:
@@ -194,13 +195,14 @@ class Engine:
             tally = Tally()  # somebody else is doing it
         except ArchiveError as error:
             self._failed(job, error)
-            tally = Tally(failed=1)
+            tally = Tally(failed=1, damaged=int(error.exit_code == Damage.exit_code))
         except Exception as error:  # noqa: BLE001 - one of the two places: a fault of ours must not stop the others
             _log.exception("step failed", action=job.step, first=job.first, last=job.last)
             self._failed(job, BrokenInvariant(f"a fault in omero-archive: {error!r}; a person must look."))
             tally = Tally(failed=1)
         self.result.done += tally.done
         self.result.failed += tally.failed
+        self.result.damaged += tally.damaged
         _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
 
     def _step(self, job: Job) -> Tally:

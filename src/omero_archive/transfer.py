@@ -36,7 +36,7 @@ from omero_archive.model import FileAttributes, FileIdentity, Fixity, OriginalFi
 PIECE_BYTES = 4 << 20
 INLINE_BYTES = 1 << 20  # up to here handing a piece to another thread costs more than hashing it
 SMALL_BYTES = 128 << 10  # up to here one read gets the file, and read-ahead has nothing to do
-FILES_AT_ONCE = 4
+FILES_AT_ONCE = 2
 BATCH = 16  # files handed to a thread together: handing over one costs a tenth of copying it
 
 _T = TypeVar("_T")

@@ -50,6 +50,7 @@ class Failure:
 
     message: str
     retry_at: datetime | None
+    is_damage: bool = False  # bytes are not what they were, here or there
 
 
 def want(connection: sa.Connection, bundle_id: int, services: Sequence[ServiceName]) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,8 +11,8 @@ from omero_archive.catalogue import bundles, copies, overview
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import DryRun, Json, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.engine import Engine
-from omero_archive.errors import WrongUse
+from omero_archive.engine import Engine, Result
+from omero_archive.errors import Damage, WrongUse
 from omero_archive.settings import parse_duration
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
@@ -59,13 +60,15 @@ def run(
             site.progress = told
             for step, size_bytes in due_bytes(site).items():
                 told.expect(step, size_bytes)
-            done, failed = work_off(site, wait_s)
-    output.say(f"{done} done, {failed} failed." if done or failed else "Nothing was due.")
-    if failed:
+            result = work_off(site, wait_s)
+    output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
+    if result.damaged:
+        output.say(f"On {result.damaged} of them bytes are not what they were: a person must look.")
+    if result.failed:
         output.say("What failed is shown by `omero-archive status`, with the reason.")
-    output.document({"command": "run", "dry_run": False, "summary": {"done": done, "failed": failed}})
-    if failed:
-        raise typer.Exit(1)
+    output.document({"command": "run", "dry_run": False, "summary": asdict(result)})
+    if result.failed:
+        raise typer.Exit(Damage.exit_code if result.damaged else 1)
 
 
 def due_bytes(site: Site) -> dict[str, int]:
@@ -79,12 +82,12 @@ def due_bytes(site: Site) -> dict[str, int]:
     return {"copy": copy, "verify": verify, "confirm": verify + by_state[CopyState.VERIFIED]}
 
 
-def work_off(site: Site, wait_s: float) -> tuple[int, int]:
-    """Run until nothing is due, and on until nothing waits for a service or the time is over; done and failed."""
+def work_off(site: Site, wait_s: float) -> Result:
+    """Run until nothing is due, and on until nothing waits for a service or the time is over."""
     engine = Engine(site)
     deadline = time.monotonic() + wait_s
     while True:
         result = engine.run()
         if not engine.waits_for_services() or time.monotonic() >= deadline:
-            return result.done, result.failed
+            return result
         time.sleep(min(1.0, max(0.1, site.poll.total_seconds())))

@@ -9,7 +9,7 @@ from omero_archive.errors import Unavailable
 from omero_archive.model import ServiceName
 from omero_archive.service import Answer, ObjectStatus
 from omero_archive.states import CopyState
-from omero_archive.steps.copy import Tally, failure
+from omero_archive.steps.copy import Tally, damaged, failure
 from omero_archive.steps.site import Site
 
 ASKED = (CopyState.VERIFIED, CopyState.DURABLE)
@@ -58,7 +58,9 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
         else:
             moves.setdefault((word.copy.state, word.state, word.text, word.is_fresh), []).append(word.copy.id)
     lost = {
-        word.copy.id: Failure(message=f"{word.copy.service}: {word.text}", retry_at=None)
+        word.copy.id: Failure(
+            message=f"{word.copy.service}: {word.text}", retry_at=None, is_damage=word.state is CopyState.DAMAGED
+        )
         for word in words
         if word.state in (CopyState.DAMAGED, CopyState.MISSING)
     }
@@ -72,7 +74,7 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
     newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
     for copy in newly:
         site.progress("confirm", 1, copy.file.source.fixity.size_bytes)
-    return Tally(done=len(newly), failed=len(lost))
+    return Tally(done=len(newly), failed=len(lost), damaged=damaged(lost.values()))
 
 
 def _word(copy: CopyRecord, status: ObjectStatus) -> Word:

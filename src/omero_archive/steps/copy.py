@@ -1,10 +1,11 @@
 """Copy: read originals once, write them to a service, record what was read. PENDING -> WRITTEN."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from omero_archive.catalogue import copies
 from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
-from omero_archive.errors import ArchiveError
+from omero_archive.errors import ArchiveError, Damage
 from omero_archive.service import Incoming, Outcome
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
@@ -13,10 +14,11 @@ from omero_archive.transfer import SourceRead, SourceReader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many items a step moved on, and how many failed."""
+    """How many items a step moved on, how many failed, and on how many of these bytes are not what they were."""
 
     done: int = 0
     failed: int = 0
+    damaged: int = 0
 
 
 def copy(site: Site, piece: Slice) -> Tally:
@@ -32,12 +34,18 @@ def copy(site: Site, piece: Slice) -> Tally:
     with site.catalogue.begin() as connection:
         done = copies.written(connection, work.written)
         failed = copies.failed(connection, work.failures, state=CopyState.PENDING)
-    return Tally(done=done, failed=failed)
+    return Tally(done=done, failed=failed, damaged=damaged(work.failures.values()))
 
 
 def failure(site: Site, record: CopyRecord, error: ArchiveError) -> Failure:
     """An error as it is written beside the state of a copy."""
-    return Failure(message=str(error), retry_at=site.retry_at(error, record.attempts))
+    is_damage = isinstance(error, Damage)
+    return Failure(message=str(error), retry_at=site.retry_at(error, record.attempts), is_damage=is_damage)
+
+
+def damaged(failures: Iterable[Failure]) -> int:
+    """How many of these failures are damage."""
+    return sum(failure.is_damage for failure in failures)
 
 
 class _Work:

@@ -15,7 +15,7 @@ from omero_archive.files import Tree
 from omero_archive.model import Fixity, Key
 from omero_archive.service import Location, Service
 from omero_archive.states import CopyState
-from omero_archive.steps.copy import Tally, failure
+from omero_archive.steps.copy import Tally, damaged, failure
 from omero_archive.steps.site import Site
 from omero_archive.transfer import read_back
 
@@ -43,9 +43,10 @@ def verify(site: Site, piece: Slice) -> Tally:
                 site.progress("verify", 1, record.file.source.fixity.size_bytes)
             case FixityMismatch() | ObjectMissing():
                 bad[CopyState.DAMAGED if isinstance(error, FixityMismatch) else CopyState.MISSING].append(record.id)
-                failures[record.id] = Failure(message=str(error), retry_at=None)
+                failures[record.id] = failure(site, record, error)
             case _:
                 failures[record.id] = failure(site, record, error)
+    wrong = damaged(failures.values())
     failed = 0
     with site.catalogue.begin() as connection:
         done = copies.verified(connection, good)
@@ -53,7 +54,7 @@ def verify(site: Site, piece: Slice) -> Tally:
             copies.move(connection, ids, old=CopyState.WRITTEN, new=state)
             failed += copies.failed(connection, {number: failures.pop(number) for number in ids}, state=state)
         failed += copies.failed(connection, failures, state=CopyState.WRITTEN)
-    return Tally(done=done, failed=failed)
+    return Tally(done=done, failed=failed, damaged=wrong)
 
 
 def compare(site: Site, service: Service, record: CopyRecord) -> None:
