@@ -66,6 +66,8 @@ class ReleaseBench:
         """What release does at the paths, and nothing else: compare, link, rename, one sync at the end."""
         self._clear()
         shutil.copytree(self._omero.small.directory, self._place, dirs_exist_ok=True)
+        # As in a release: each original has a second name by now, so that no bytes go when the link takes its place.
+        shutil.copytree(self._place, self._place.with_name(f"near-{len(self.taken.swap)}"), copy_function=os.link)
         os.sync()
         command = [sys.executable, "-m", "bench.release", str(self._place), str(self._omero.near)]
         said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())

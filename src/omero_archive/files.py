@@ -51,6 +51,9 @@ class EntryKind(StrEnum):
     OTHER = "other"  # a device, a socket, a pipe
 
 
+_KINDS = {stat.S_IFREG: EntryKind.FILE, stat.S_IFLNK: EntryKind.LINK, stat.S_IFDIR: EntryKind.DIRECTORY}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What `lstat` says of a path. `names` is the number of hard links; `target` is set for a link."""
@@ -585,9 +588,8 @@ def _identity(found: os.stat_result) -> FileIdentity:
 
 
 def _entry(found: os.stat_result, target: str | None) -> Entry:
-    kinds = {stat.S_IFREG: EntryKind.FILE, stat.S_IFLNK: EntryKind.LINK, stat.S_IFDIR: EntryKind.DIRECTORY}
     return Entry(
-        kind=kinds.get(stat.S_IFMT(found.st_mode), EntryKind.OTHER),
+        kind=_KINDS.get(stat.S_IFMT(found.st_mode), EntryKind.OTHER),
         identity=_identity(found),
         attributes=FileAttributes(
             mtime_ns=found.st_mtime_ns, mode=stat.S_IMODE(found.st_mode), uid=found.st_uid, gid=found.st_gid

@@ -134,7 +134,8 @@ class Lanes:
                     pending = [self._pool.submit(digest.update, piece) for digest in digests.members]
                 yield piece
         finally:
-            wait(pending)
+            if pending:
+                wait(pending)
             self._local.buffers = buffers
             if is_large:
                 self._one_large_file.release()
