@@ -33,18 +33,7 @@ def approve(
     """Approve requests: their files are copied from the next `run` on."""
     items = Items(command="approve", output=Output(as_json=as_json), dry_run=dry_run)
     with opened(settings) as site:
-
-        def act(connection: sa.Connection, bundle: BundleRecord) -> str:
-            if bundle.decision is Decision.APPROVED:
-                return "was approved already"
-            check_move(DECISION_MOVES, old=bundle.decision, new=Decision.APPROVED, subject=bundle.name)
-            if not dry_run:
-                bundles.decide(connection, bundle, Decision.APPROVED, note=reason)
-                copies.want(connection, bundle.id, site.settings.service_names)
-            return f"{bundle.decision} -> APPROVED"
-
-        names = known_bundles(site, objects, everything=everything, decision=[Decision.REQUESTED])
-        _each(site, items, list(names), act)
+        _settle(site, items, Decision.APPROVED, _requests(site, objects, everything=everything), reason)
 
 
 def decline(
@@ -58,17 +47,7 @@ def decline(
     """Decline requests; nothing was copied, and nothing is."""
     items = Items(command="decline", output=Output(as_json=as_json), dry_run=dry_run)
     with opened(settings) as site:
-
-        def act(connection: sa.Connection, bundle: BundleRecord) -> str:
-            if bundle.decision is Decision.DECLINED:
-                return "was declined already"
-            check_move(DECISION_MOVES, old=bundle.decision, new=Decision.DECLINED, subject=bundle.name)
-            if not dry_run:
-                bundles.decide(connection, bundle, Decision.DECLINED, note=reason)
-            return f"{bundle.decision} -> DECLINED"
-
-        names = known_bundles(site, objects, everything=everything, decision=[Decision.REQUESTED])
-        _each(site, items, list(names), act)
+        _settle(site, items, Decision.DECLINED, _requests(site, objects, everything=everything), reason)
 
 
 def hold(
@@ -94,6 +73,26 @@ def hold(
             return "hold lifted" if lift else f"on hold: {reason}"
 
         _each(site, items, list(known_bundles(site, objects, everything=everything)), act)
+
+
+def _requests(site: Site, objects: list[str] | None, *, everything: bool) -> list[str]:
+    return list(known_bundles(site, objects, everything=everything, decision=[Decision.REQUESTED]))
+
+
+def _settle(site: Site, items: Items, new: Decision, names: list[str], reason: str | None) -> None:
+    """Decide about each of these bundles; what is approved gets its copies."""
+
+    def act(connection: sa.Connection, bundle: BundleRecord) -> str:
+        if bundle.decision is new:
+            return f"was {new} already"
+        check_move(DECISION_MOVES, old=bundle.decision, new=new, subject=bundle.name)
+        if not items.dry_run:
+            bundles.decide(connection, bundle, new, note=reason)
+            if new is Decision.APPROVED:
+                copies.want(connection, bundle.id, site.settings.service_names)
+        return f"{bundle.decision} -> {new}"
+
+    _each(site, items, names, act)
 
 
 def _each(site: Site, items: Items, names: list[str], act: Callable[[sa.Connection, BundleRecord], str]) -> None:
