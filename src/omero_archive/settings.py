@@ -148,6 +148,7 @@ class ReleaseSettings(_Table):
     proof_lifetime: Duration = timedelta(hours=1)
     rehash: bool = False
     keep_originals: Duration = timedelta(0)
+    shorten_when_full: bool = False
 
     @field_validator("copies")
     @classmethod
@@ -178,6 +179,15 @@ class WorkSettings(_Table):
     attempts: int = Field(default=10, ge=1)
     retry_after: Duration = timedelta(minutes=1)
     poll: Duration = timedelta(minutes=1)
+    max_failures: int = Field(default=100, ge=1)
+    max_failure_rate: float = Field(default=0.5, gt=0, le=1)
+
+
+class AuditSettings(_Table):
+    """`[audit]`: how often copies are compared again, and how fast. An interval of zero: only when asked."""
+
+    interval: Duration = timedelta(days=365)
+    rate: Size | None = None
 
 
 class Settings(_Table):
@@ -189,6 +199,7 @@ class Settings(_Table):
     services: Mapping[ServiceName, Mapping[str, Any]] = Field(min_length=1)
     release: ReleaseSettings
     work: WorkSettings = WorkSettings()
+    audit: AuditSettings = AuditSettings()
 
     @model_validator(mode="after")
     def _services_are_defined(self) -> Self:

@@ -52,8 +52,8 @@ COPY_MOVES: Mapping[CopyState, frozenset[CopyState]] = {
     CopyState.WRITTEN: frozenset({CopyState.VERIFIED, CopyState.DAMAGED, CopyState.MISSING}),
     CopyState.VERIFIED: frozenset({CopyState.DURABLE, CopyState.DAMAGED, CopyState.MISSING}),
     CopyState.DURABLE: frozenset({CopyState.VERIFIED, CopyState.DAMAGED, CopyState.MISSING}),
-    CopyState.DAMAGED: frozenset(),
-    CopyState.MISSING: frozenset({CopyState.PENDING}),
+    CopyState.DAMAGED: frozenset({CopyState.WRITTEN}),
+    CopyState.MISSING: frozenset({CopyState.PENDING, CopyState.WRITTEN}),
 }
 
 RESIDENCY_MOVES: Mapping[Residency, frozenset[Residency]] = {

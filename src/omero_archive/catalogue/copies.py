@@ -17,6 +17,9 @@ from omero_archive.model import BundleName, Key, ServiceName
 from omero_archive.states import COPY_MOVES, CopyEvidence, CopyState, Decision, Residency, check_move
 from omero_archive.transfer import SourceRead
 
+READ_BACK = "read back"
+"""How a copy was checked: its bytes were read and compared."""
+
 _CLEARED: Mapping[str, Any] = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
 
 
@@ -199,9 +202,9 @@ def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: 
 def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
     """Move copies WRITTEN -> VERIFIED, with the digest that the original had when it was read."""
     digest = sa.select(file.c.sha256).where(file.c.id == copy.c.file_id).scalar_subquery()
-    return move(
-        connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, sha256=digest, verified_at=now(connection)
-    )
+    at = now(connection)
+    values = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": READ_BACK}
+    return move(connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, **values)
 
 
 def moved_by_word(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
 
 

@@ -164,10 +164,13 @@ copy = Table(
     Column("confirmed_at", DateTime(timezone=True)),  # when the service last said "durable"
     Column("asked_at", DateTime(timezone=True)),  # when it was last asked
     Column("word", Text),  # the service's own word
+    Column("checked_at", DateTime(timezone=True)),  # when its bytes were last compared, by verify or audit
+    Column("checked_how", Text),  # "read back", or "fixity of the service" where its bytes are offline
     *_failures(),
     _one_of("state", CopyState),
     UniqueConstraint("file_id", "service"),
     Index("ix_copy_bundle_id_service", "bundle_id", "service"),
+    Index("ix_copy_service_checked_at", "service", "checked_at"),
     Index("ix_copy_unfinished", "service", "state", "id", postgresql_where=text("state <> 'DURABLE'")),
 )
 
@@ -208,4 +211,12 @@ event = Table(
     Column("new", Text),
     Column("detail", JSONB),
     Index("ix_event_bundle_id", "bundle_id", "id"),
+)
+
+seal = Table(
+    "seal",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3 ... without a gap
+    Column("event_id", BigInteger, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False),  # SHA-256 of the hash before and this event: see `seals.py`
 )

@@ -30,7 +30,8 @@ from omero_archive.transfer import RecallReader, read_back, write_temporary
 GROUP_FILES = 1000
 GROUP_BYTES = 1 << 30
 
-_READABLE = (CopyState.DURABLE, CopyState.VERIFIED)
+_READABLE = (CopyState.DURABLE, CopyState.VERIFIED, CopyState.WRITTEN)
+"""A copy that was only written (healed, or found by a rebuild) is as good: every byte is compared on its way."""
 
 
 def request_recall(site: Site, name: BundleName, *, by: str, reason: str | None = None) -> bool:
