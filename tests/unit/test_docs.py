@@ -17,6 +17,7 @@ from omero_archive import errors
 from omero_archive.services.directory import DirectorySettings
 from omero_archive.settings import (
     ArchiveSettings,
+    AuditSettings,
     CatalogueSettings,
     OmeroSettings,
     ReleaseSettings,
@@ -37,6 +38,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "services.NAME": DirectorySettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
+    "audit": AuditSettings,
 }
 
 
@@ -196,6 +198,8 @@ def _is_told(told: str, field: FieldInfo) -> bool:
             return code is not None and parse_duration(code[1].strip('"')) == duration
         case bool() as flag:
             return code is not None and code[1] == str(flag).lower()
+        case float() as part:
+            return code is not None and float(code[1]) == part
         case int() as number:
             return code is not None and (code[1] == str(number) or parse_size(code[1].strip('"')) == number)
         case tuple() as many:
