@@ -108,8 +108,9 @@ def test_only_a_verified_copy_becomes_durable() -> None:
     assert [old for old, targets in COPY_MOVES.items() if CopyState.DURABLE in targets] == [CopyState.VERIFIED]
 
 
-def test_a_damaged_copy_is_never_believed_again() -> None:
-    assert COPY_MOVES[CopyState.DAMAGED] == frozenset()
+def test_a_damaged_copy_is_believed_again_only_after_it_was_written_and_verified_anew() -> None:
+    assert COPY_MOVES[CopyState.DAMAGED] == {CopyState.WRITTEN}
+    assert COPY_MOVES[CopyState.WRITTEN] & {CopyState.VERIFIED, CopyState.DURABLE} == {CopyState.VERIFIED}
 
 
 def test_only_what_was_approved_is_returned() -> None:
