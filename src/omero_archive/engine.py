@@ -97,6 +97,7 @@ class Engine:
         while jobs := [job for job in self.plan() if job.step in steps]:
             before = self.result.done + self.result.failed
             asyncio.run(self._work_off(jobs, steps))
+            self._site.catalogue.seal()
             if self.result.done + self.result.failed == before:
                 break  # others are on it, or it cannot be done now: not a reason to spin
         return self.result
@@ -155,6 +156,7 @@ class Engine:
     async def _plan_for_ever(self, steps: tuple[str, ...]) -> None:
         while True:
             try:
+                await asyncio.to_thread(self._site.catalogue.seal)
                 jobs = await asyncio.to_thread(self.plan)
                 await self._rescue()
                 await self._defer([job for job in jobs if job.step in steps])

@@ -1,12 +1,14 @@
-"""Many rows in one statement: values handed over as arrays, one for each column, and unnested by PostgreSQL.
+"""Many rows in one statement: handed over as arrays and unnested by PostgreSQL, or by its COPY.
 
 For tens of thousands of rows this is several times faster than a statement for each, and it is one guarded UPDATE.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 Columns = Mapping[str, tuple[type[sa.types.TypeEngine[Any]], Sequence[Any]]]
 """The columns of the rows: name to type and values, all of one length."""
@@ -22,3 +24,16 @@ def rows_given(columns: Columns) -> sa.TableValuedAlias:
 def array(values: Sequence[Any], item: type[sa.types.TypeEngine[Any]]) -> sa.BindParameter[Any]:
     """A sequence as one parameter of an array type."""
     return sa.bindparam(None, list(values), type_=sa.ARRAY(item), unique=True)
+
+
+def copy_in(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[object, ...]]
+) -> None:
+    """Insert rows by PostgreSQL's COPY, in the same transaction: several times faster than INSERT."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)

@@ -56,6 +56,21 @@ class Failure:
     is_damage: bool = False  # bytes are not what they were, here or there
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """What one service vouches for of a bundle: how many files, between which times it said so, in which words.
+
+    `checked_from` is when the first of these copies was last compared with the original's digest.
+    """
+
+    service: ServiceName
+    files: int
+    confirmed_from: datetime | None
+    confirmed_to: datetime | None
+    checked_from: datetime | None
+    words: tuple[str, ...]
+
+
 def want(connection: sa.Connection, bundle_id: int, services: Sequence[ServiceName]) -> int:
     """Ask for a copy of every file of a bundle on every service; the number of new copies."""
     asked = 0
@@ -186,8 +201,19 @@ def _correct_sizes(connection: sa.Connection, ids: Sequence[int]) -> None:
     connection.execute(bundle.update().where(bundle.c.id.in_(unrecorded)).values(size_bytes=total))
 
 
-def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, **values: Any) -> int:
-    """Move copies from state to state, with an event for each; copies that somebody else moved are left alone."""
+def move(
+    connection: sa.Connection,
+    ids: Sequence[int],
+    *,
+    old: CopyState,
+    new: CopyState,
+    detail: Mapping[str, object] | None = None,
+    **values: Any,
+) -> int:
+    """Move copies from state to state, with an event for each; copies that somebody else moved are left alone.
+
+    `detail` goes into every event; `values` are other columns of the copies that change with the state.
+    """
     check_move(COPY_MOVES, old=old, new=new, subject="a copy")
     moved = (
         copy.update()
@@ -196,14 +222,14 @@ def move(connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: 
         .returning(copy.c.bundle_id, copy.c.file_id, copy.c.service)
         .cte("moved")
     )
-    return record_moved(connection, moved, old=old, new=new)
+    return record_moved(connection, moved, old=old, new=new, detail=detail)
 
 
 def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
     """Move copies WRITTEN -> VERIFIED, with the digest that the original had when it was read."""
     digest = sa.select(file.c.sha256).where(file.c.id == copy.c.file_id).scalar_subquery()
     at = now(connection)
-    values = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": READ_BACK}
+    values: dict[str, Any] = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": READ_BACK}
     return move(connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, **values)
 
 
@@ -212,8 +238,8 @@ def moved_by_word(
 ) -> int:
     """Move copies because of what the service said of them, and write that down in the same stroke."""
     at = now(connection)
-    confirmed = {"confirmed_at": at} if is_fresh else {}
-    return move(connection, ids, old=old, new=new, asked_at=at, word=word, **confirmed)
+    confirmed: dict[str, Any] = {"confirmed_at": at} if is_fresh else {}
+    return move(connection, ids, old=old, new=new, detail={"word": word}, asked_at=at, word=word, **confirmed)
 
 
 def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Sequence[int] = ()) -> None:
@@ -284,6 +310,34 @@ def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEv
             )
         )
     return known
+
+
+def vouched(connection: sa.Connection, bundle_id: int) -> list[Vouched]:
+    """What each service vouches for of a bundle's files, for the proof in the event log."""
+    query = (
+        sa.select(
+            copy.c.service,
+            sa.func.count().label("files"),
+            sa.func.min(copy.c.confirmed_at).label("confirmed_from"),
+            sa.func.max(copy.c.confirmed_at).label("confirmed_to"),
+            sa.func.min(copy.c.checked_at).label("checked_from"),
+            sa.func.array_agg(sa.distinct(copy.c.word)).label("words"),
+        )
+        .where(copy.c.bundle_id == bundle_id, copy.c.state == CopyState.DURABLE)
+        .group_by(copy.c.service)
+        .order_by(copy.c.service)
+    )
+    return [
+        Vouched(
+            service=ServiceName(row.service),
+            files=row.files,
+            confirmed_from=row.confirmed_from,
+            confirmed_to=row.confirmed_to,
+            checked_from=row.checked_from,
+            words=tuple(sorted(word for word in row.words if word)),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def unconfirmed(connection: sa.Connection) -> bool:

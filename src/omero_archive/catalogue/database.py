@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -11,6 +11,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from omero_archive.catalogue.events import WROTE
+from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock
 
@@ -25,6 +27,7 @@ class Catalogue:
         self.dsn = dsn
         self.clock = clock
         self.actor = actor
+        self._has_unsealed = False
         self._engine = sa.create_engine(
             "postgresql+psycopg://",
             creator=lambda: psycopg.connect(self.dsn, application_name="omero-archive"),
@@ -41,6 +44,14 @@ class Catalogue:
             connection.info["clock"] = self.clock
             connection.info["actor"] = self.actor
             yield connection
+            self._has_unsealed |= bool(connection.info.pop(WROTE, False))
+
+    def seal(self) -> None:
+        """Chain the events that were written on this catalogue since it was last sealed, if there are any."""
+        if self._has_unsealed:
+            self._has_unsealed = False
+            with self.begin() as connection:
+                seal_new(connection)
 
     @contextmanager
     def lock_bundle(self, name: BundleName) -> Iterator[None]:
@@ -106,7 +117,10 @@ class Catalogue:
             raise SettingsError(f"catalogue.database {state}; run `omero-archive init`.")
 
     def close(self) -> None:
-        """Close all connections."""
+        """Seal what was written, and close all connections."""
+        # Where the database went away, the next process seals it.
+        with suppress(DatabaseUnavailable):
+            self.seal()
         self._engine.dispose()
 
 

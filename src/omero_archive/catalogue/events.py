@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from omero_archive.catalogue.tables import event
+
+WROTE = "wrote events"
+"""Set in `connection.info` by whoever writes an event, so that the catalogue knows that there is something to seal."""
 
 
 def now(connection: sa.Connection) -> datetime:
@@ -29,6 +33,7 @@ def record(
     detail: Mapping[str, object] | None = None,
 ) -> None:
     """Write one event of a bundle."""
+    connection.info[WROTE] = True
     connection.execute(
         event.insert().values(
             at=now(connection),
@@ -42,8 +47,11 @@ def record(
     )
 
 
-def record_moved(connection: sa.Connection, moved: sa.CTE, *, old: str, new: str) -> int:
+def record_moved(
+    connection: sa.Connection, moved: sa.CTE, *, old: str, new: str, detail: Mapping[str, object] | None = None
+) -> int:
     """Write one event for each row of an UPDATE ... RETURNING bundle_id, file_id, service; how many there were."""
+    connection.info[WROTE] = True
     rows = sa.select(
         sa.literal(now(connection)),
         sa.literal(actor(connection)),
@@ -53,6 +61,7 @@ def record_moved(connection: sa.Connection, moved: sa.CTE, *, old: str, new: str
         sa.literal("copy"),
         sa.literal(old),
         sa.literal(new),
+        sa.literal(None if detail is None else dict(detail), JSONB(none_as_null=True)),
     )
-    columns = ["at", "actor", "bundle_id", "file_id", "service", "what", "old", "new"]
+    columns = ["at", "actor", "bundle_id", "file_id", "service", "what", "old", "new", "detail"]
     return connection.execute(event.insert().from_select(columns, rows)).rowcount

@@ -209,7 +209,7 @@ event = Table(
     Column("what", Text, nullable=False),  # copy, residency, decision, hold, mark, pin ...
     Column("old", Text),
     Column("new", Text),
-    Column("detail", JSONB),
+    Column("detail", JSONB(none_as_null=True)),
     Index("ix_event_bundle_id", "bundle_id", "id"),
 )
 

@@ -9,10 +9,11 @@ from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import WrongState
 from omero_archive.files import same_time
-from omero_archive.model import BundleName
+from omero_archive.model import BundleName, Key
 from omero_archive.near import Place
-from omero_archive.states import Residency
+from omero_archive.states import Permit, Residency
 from omero_archive.steps.permits import permits
+from omero_archive.steps.proof import proof
 from omero_archive.steps.release import load
 from omero_archive.steps.site import Site, place_of
 
@@ -28,7 +29,7 @@ def evict(site: Site, name: BundleName) -> int:
         if bundle.residency is Residency.ONLINE:
             require_evictable(site, bundle)
             require_untouched(site, place, files)
-            granted = permits(site, bundle)
+            granted = _granted(site, bundle, files)
             if site.near.is_in(place) and site.near.is_taken_out(place):
                 # An eviction was interrupted, and then the bundle was recalled: the older bytes go first.
                 site.near.delete(place, granted, site.clock())
@@ -36,7 +37,7 @@ def evict(site: Site, name: BundleName) -> int:
             with site.catalogue.begin() as connection:
                 bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
         elif site.near.is_taken_out(place):
-            granted = permits(site, bundle)  # interrupted after the rename: the bytes are still to go
+            granted = _granted(site, bundle, files)  # interrupted after the rename: the bytes are still to go
         else:
             return 0
         freed = site.near.delete(place, granted, site.clock())
@@ -81,6 +82,15 @@ def require_untouched(site: Site, place: Place, files: Sequence[FileRecord]) -> 
                 f"{file.key}: its near bytes were changed after they were archived; {place.name} was not evicted. "
                 "A person must look: unarchive it, or put the archived bytes back."
             )
+
+
+def _granted(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> dict[Key, Permit]:
+    """A permit for every file, with what they rest on written into the log before anything goes."""
+    granted = permits(site, bundle)
+    why = proof(site, bundle, files, granted)
+    with site.catalogue.begin() as connection:
+        bundles.note(connection, bundle, "evict proof", why)
+    return granted
 
 
 def _require_online(bundle: BundleRecord) -> None:

@@ -18,12 +18,14 @@ from omero_archive.errors import (
     WrongState,
 )
 from omero_archive.files import Entry, EntryKind, Tree, same_file, translated, unchanged
-from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import MarkFacts, mark, read_flags
-from omero_archive.states import Decision, Residency
+from omero_archive.omero.offline import OfflineProof
+from omero_archive.states import Decision, Permit, Residency
 from omero_archive.steps.permits import permits
+from omero_archive.steps.proof import proof
 from omero_archive.steps.site import Site, place_of
 from omero_archive.transfer import SourceRead, SourceReader, read_back, write_temporary
 
@@ -39,9 +41,9 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     with site.catalogue.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
-        _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
+        granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
         now_in_omero = _same_in_omero(site, bundle, files)
-        _intend(site, bundle, now_in_omero)
+        _intend(site, bundle, now_in_omero, proof(site, bundle, files, granted, offline=offline))
         _mark(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
         _swap(site, files)
@@ -67,18 +69,18 @@ def load(site: Site, name: BundleName) -> BundleRecord:
 
 def _require_releasable(
     site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool, dry_run: bool
-) -> None:
-    """Raise whatever forbids the release. OMERO's state is asked for last."""
+) -> tuple[dict[Key, Permit], OfflineProof]:
+    """What the release rests on; raises whatever forbids it. OMERO's state is asked for last."""
     if bundle.residency is not Residency.RESIDENT:
         raise WrongState(f"{bundle.name} is {bundle.residency}; only a RESIDENT bundle can be released.")
     if bundle.intent not in (None, INTENT):
         raise WrongState(f"{bundle.name}: {bundle.intent} was begun and not finished; run it again first.")
     if bundle.decision is not Decision.APPROVED:
         raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
-    permits(site, bundle, dry_run=dry_run)
+    granted = permits(site, bundle, dry_run=dry_run)
     for file in files:
         _require_unchanged(site, bundle, file, rehash=rehash, dry_run=dry_run)
-    site.prove_offline()
+    return granted, site.prove_offline()
 
 
 def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
@@ -148,12 +150,16 @@ def _same_in_omero(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]
     raise WrongState(f"{bundle.name} is not in OMERO any more, or belongs to another bundle now; not released.")
 
 
-def _intend(site: Site, bundle: BundleRecord, found: Bundle) -> None:
-    """The flags as they were go into the catalogue with the intent: after the mark they can no longer be read."""
-    if bundle.intent == INTENT:
-        return
-    flags = read_flags(site.omero, found)
+def _intend(site: Site, bundle: BundleRecord, found: Bundle, why: dict[str, object]) -> None:
+    """The proof goes into the log before anything is done, each time a release is begun or taken up again.
+
+    The flags as they were go into the catalogue with the intent: after the mark they can no longer be read.
+    """
+    flags = {} if bundle.intent == INTENT else read_flags(site.omero, found)
     with site.catalogue.begin() as connection:
+        bundles.note(connection, bundle, "release proof", why)
+        if bundle.intent == INTENT:
+            return
         bundles.add_images(connection, bundle.id, found.images)
         bundles.remember_flags(connection, flags)
         bundles.intend(connection, bundle, INTENT)
