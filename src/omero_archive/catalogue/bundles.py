@@ -116,10 +116,16 @@ def by_name(connection: sa.Connection, name: BundleName) -> BundleRecord | None:
 
 def by_id(connection: sa.Connection, bundle_id: int) -> BundleRecord:
     """The bundle with that number. Raises `UnknownObject`."""
-    row = connection.execute(sa.select(bundle).where(bundle.c.id == bundle_id)).one_or_none()
-    if row is None:
+    found = find(connection, bundle_id)
+    if found is None:
         raise UnknownObject(f"the catalogue has no bundle with number {bundle_id}.")
-    return _record(row)
+    return found
+
+
+def find(connection: sa.Connection, bundle_id: int) -> BundleRecord | None:
+    """The bundle with that number, None if there is none, or none any more."""
+    row = connection.execute(sa.select(bundle).where(bundle.c.id == bundle_id)).one_or_none()
+    return None if row is None else _record(row)
 
 
 def by_key(connection: sa.Connection, key: Key) -> BundleRecord | None:

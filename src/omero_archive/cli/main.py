@@ -17,6 +17,7 @@ from omero_archive.cli import (
     evict,
     files,
     find,
+    history,
     images,
     init,
     pin,
@@ -64,6 +65,7 @@ for command in (
     evict.evict,
     pin.pin,
     unarchive.unarchive,
+    history.history,
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omero_archive.catalogue import bundles as catalogue_bundles
 from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.catalogue.history import bundles_with
 from omero_archive.errors import UnknownObject, WrongUse
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import RefusedBundle, bundles
@@ -91,6 +92,21 @@ def records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:
                 if record is None:
                     raise UnknownObject(f"{text}: {name} is not under archiving; run `omero-archive add {text}`.")
                 found[name] = record
+    return list(found.values())
+
+
+def known_records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:
+    """As `records`, but an image or a fileset that OMERO has deleted is found by what the catalogue remembers."""
+    found: dict[BundleName, BundleRecord] = {}
+    for text in texts:
+        kind, _, number = text.partition(":")
+        remembered = {"image": "image_id", "fileset": "fileset_id"}.get(kind.lower())
+        names: list[str] = []
+        if remembered is not None and number.isdigit():
+            with site.catalogue.begin() as connection:
+                names = bundles_with(connection, **{remembered: int(number)})
+        for record in records(site, names or [text]):
+            found[record.name] = record
     return list(found.values())
 
 
