@@ -124,6 +124,7 @@ def settings_text(
     near: Path | None = None,
     archive: str = "",
     omero: str = "",
+    release: str = "",
     work: str = 'poll = "1s"\nretry_after = "1min"\n',
 ) -> str:
     """An `omero-archive.toml`. Each service of `copies_on` is a directory of that name in the site's."""
@@ -140,7 +141,7 @@ def settings_text(
         f"[archive]\nroot = {quoted(str(site.archive_root))}\n"
         f"near = {quoted(str(near or site.archive_root))}\n{archive}\n{services}"
         f"[release]\ncopies = {copies or quoted(list(copies_on))}\nproof_lifetime = {quoted(proof_lifetime)}\n"
-        f"keep_originals = {quoted(keep_originals)}\n\n[work]\n{work}"
+        f"keep_originals = {quoted(keep_originals)}\n{release}\n[work]\n{work}"
     )
 
 

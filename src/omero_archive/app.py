@@ -15,6 +15,7 @@ from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
 from omero_archive.service import load_service
 from omero_archive.settings import Settings
+from omero_archive.steps.breaker import Breaker
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
 
@@ -48,6 +49,7 @@ def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress 
             for name, table in settings.services.items()
         },
         lanes=Lanes(),
+        breaker=Breaker(max_failures=settings.work.max_failures, max_failure_rate=settings.work.max_failure_rate),
         progress=progress,
     )
     try:

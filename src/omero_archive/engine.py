@@ -9,6 +9,7 @@ never retries.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.copies import Failure, Slice
-from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage
+from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, Refused
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.confirm import confirm
@@ -25,6 +26,7 @@ from omero_archive.steps.copy import Tally, copy
 from omero_archive.steps.evict import evict
 from omero_archive.steps.manifest import manifest
 from omero_archive.steps.recall import recall
+from omero_archive.steps.room import windows_over
 from omero_archive.steps.site import Site
 from omero_archive.steps.verify import verify
 
@@ -35,6 +37,9 @@ _log = structlog.get_logger()
 
 QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm")
 """The steps that jobs run, each a queue of its own, so that a data mover can be given some of them."""
+
+BREAKER_REST = timedelta(hours=1)
+"""How long a worker copies nothing after the circuit breaker opened."""
 
 _SLICE_STEPS: dict[str, tuple[CopyState, Callable[[Site, Slice], Tally]]] = {
     "copy": (CopyState.PENDING, copy),
@@ -63,11 +68,12 @@ class Job:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What a run did, counted in copies and bundles."""
+    """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not."""
 
     done: int = 0
     failed: int = 0
     damaged: int = 0
+    stopped: str | None = None
 
 
 class Engine:
@@ -76,6 +82,7 @@ class Engine:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.result = Result()
+        self._open_since: datetime | None = None
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
@@ -94,13 +101,17 @@ class Engine:
 
     def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
         """Work off everything that is due, also what becomes due by that, and return."""
-        while jobs := [job for job in self.plan() if job.step in steps]:
+        while jobs := [job for job in self.plan() if job.step in steps and not self._is_stopped(job.step)]:
             before = self.result.done + self.result.failed
             asyncio.run(self._work_off(jobs, steps))
             self._site.catalogue.seal()
             if self.result.done + self.result.failed == before:
                 break  # others are on it, or it cannot be done now: not a reason to spin
         return self.result
+
+    def _is_stopped(self, step: str) -> bool:
+        """Whether the circuit breaker forbids the step."""
+        return step == "copy" and self._site.breaker.is_open
 
     def work(self, *, steps: tuple[str, ...] = QUEUES) -> None:
         """Go on until a signal says stop; what becomes due is looked for every `work.poll`."""
@@ -118,6 +129,8 @@ class Engine:
                 if bundle is not None and bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
                     # An eviction was interrupted after it was recorded: its bytes are still to go.
                     yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
+            for bundle in windows_over(site):
+                yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
             for service in site.settings.service_names:
                 for number, _ in copies.without_manifest(connection, service):
                     yield Job(step="manifest", service=service, first=number, last=number)
@@ -158,11 +171,23 @@ class Engine:
             try:
                 await asyncio.to_thread(self._site.catalogue.seal)
                 jobs = await asyncio.to_thread(self.plan)
+                self._close_breaker_after_a_while()
                 await self._rescue()
-                await self._defer([job for job in jobs if job.step in steps])
+                await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
             except ArchiveError as error:
                 _log.warning("could not plan", action="plan", error=str(error))
             await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
+
+    def _close_breaker_after_a_while(self) -> None:
+        """A worker stays: it tries again after an hour. What failed has its own time of the next try beside it."""
+        now = self._site.clock()
+        if not self._site.breaker.is_open:
+            self._open_since = None
+        elif self._open_since is None:
+            self._open_since = now
+        elif now - self._open_since >= BREAKER_REST:
+            self._site.close_breaker()
+            self.result.stopped = None
 
     async def _defer(self, jobs: list[Job]) -> None:
         from procrastinate.exceptions import AlreadyEnqueued
@@ -205,7 +230,14 @@ class Engine:
         self.result.done += tally.done
         self.result.failed += tally.failed
         self.result.damaged += tally.damaged
+        self._tell_breaker()
         _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
+
+    def _tell_breaker(self) -> None:
+        reason = self._site.breaker.reason
+        if reason is not None and self.result.stopped is None:
+            _log.error("copying stopped by itself", action="copy", reason=reason)
+        self.result.stopped = reason
 
     def _step(self, job: Job) -> Tally:
         match job.step, job.service:
@@ -232,7 +264,9 @@ class Engine:
                 copies.slice_failed(connection, piece, state, _failure(error, self._site))
                 return
             bundle = bundles.by_id(connection, job.first)
-            retry_at = self._site.retry_at(error, bundle.attempts)
+            # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
+            may_pass = job.step == "evict" and isinstance(error, Refused)
+            retry_at = self._site.retry_at(Busy() if may_pass else error, bundle.attempts)
             bundles.failed(connection, job.first, str(error), retry_at, needs_attention=retry_at is None)
 
 

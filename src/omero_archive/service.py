@@ -5,7 +5,7 @@ the settings is the entry point's name. Plugins know this module and the modules
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -146,8 +146,11 @@ class Service(ABC):
     def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
         """Store the bytes of `reader` under `key`."""
 
-    def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
-        """Store many objects; one outcome each, in any order. A service that syncs groups overrides this."""
+    def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
+        """Store many objects; one outcome each, in any order. A service that syncs groups overrides this.
+
+        The caller may close it before its end: what has no outcome by then may be there or not, whole if it is.
+        """
         for incoming in group:
             try:
                 receipt = self.put(incoming.key, incoming.reader, incoming.expected)

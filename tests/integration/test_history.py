@@ -48,7 +48,7 @@ def test_every_event_is_sealed_once_in_order(sealed: Facility) -> None:
     ("statement", "sentence"),
     [
         ("UPDATE event SET actor = 'somebody else' WHERE id = %s", "was changed after it was sealed"),
-        ("UPDATE event SET detail = '{\"word\": \"safe!\"}' WHERE id = %s", "was changed after it was sealed"),
+        ('UPDATE event SET detail = \'{"word": "safe!"}\' WHERE id = %s', "was changed after it was sealed"),
         ("UPDATE event SET at = at + interval '1 microsecond' WHERE id = %s", "was changed after it was sealed"),
         ("UPDATE seal SET hash = sha256(hash) WHERE event_id = %s", "was changed after it was sealed"),
         ("DELETE FROM event WHERE id = %s", "was removed from the log"),
@@ -88,9 +88,8 @@ def test_a_head_that_was_noted_is_in_the_chain_until_somebody_writes_it_anew(sea
 def test_what_a_killed_process_left_unsealed_is_sealed_by_the_next(facility: Facility) -> None:
     facility.add("ics")
     with psycopg.connect(facility.site.catalogue.dsn) as conn:  # as if written by a process that died
-        conn.execute(
-            "INSERT INTO event (at, actor, bundle_id, what) SELECT now(), 'killed', bundle_id, 'note' FROM event LIMIT 1"
-        )
+        columns = "now(), 'killed', bundle_id, 'note'"
+        conn.execute(f"INSERT INTO event (at, actor, bundle_id, what) SELECT {columns} FROM event LIMIT 1")
     assert chain(facility).unsealed >= 2
     facility.site.catalogue.seal()
     assert chain(facility).unsealed == 0

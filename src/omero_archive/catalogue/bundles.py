@@ -73,6 +73,12 @@ class BundleRecord:
     retry_at: datetime | None
     needs_attention: bool
 
+    @property
+    def window_since(self) -> datetime | None:
+        """When the bundle was released, if what its release left near is near still; else None. See `in_window`."""
+        is_near = self.residency is Residency.ONLINE and self.near_since == self.released_at
+        return self.released_at if is_near else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
@@ -149,6 +155,25 @@ def every(
         query = query.where(bundle.c.decision.in_(decided))
     rows = connection.execution_options(yield_per=500).execute(query)
     return map(_record, rows)
+
+
+def kept(connection: sa.Connection, *, released_before: datetime | None = None) -> list[BundleRecord]:
+    """Bundles in their undo window: released, near ever since, and free to go. The longest ago released first.
+
+    A bundle that came near by a recall is not among them: that is somebody's wish, and has nothing to do with it.
+    """
+    may_go = (bundle.c.hold_reason.is_(None), bundle.c.intent.is_(None), ~bundle.c.needs_attention)
+    is_pinned = sa.and_(bundle.c.pinned_until.is_not(None), bundle.c.pinned_until > now(connection))
+    waits = sa.and_(bundle.c.retry_at.is_not(None), bundle.c.retry_at > now(connection))
+    query = sa.select(bundle).where(in_window(), *may_go, ~is_pinned, ~waits)
+    if released_before is not None:
+        query = query.where(bundle.c.released_at <= released_before)
+    return list(map(_record, connection.execute(query.order_by(bundle.c.released_at, bundle.c.id))))
+
+
+def in_window() -> sa.ColumnElement[bool]:
+    """Whether a bundle's near bytes are those that its release left there."""
+    return sa.and_(bundle.c.residency == Residency.ONLINE, bundle.c.near_since == bundle.c.released_at)
 
 
 def total_bytes(connection: sa.Connection, names: Sequence[BundleName]) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from omero_archive.catalogue.bundles import in_window
 from omero_archive.catalogue.events import now
 from omero_archive.catalogue.tables import bundle, copy, event, file, recall
 from omero_archive.states import CopyState, Decision, Residency
@@ -42,6 +43,16 @@ class Waiting:
     example: str
     error: str | None
     retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Bundles in their undo window: how many, the bytes they hold, and when the first and the last window is over."""
+
+    bundles: int
+    size_bytes: int
+    first_over: datetime
+    last_over: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +123,26 @@ def copies(connection: sa.Connection, bundle_id: int | None = None) -> list[Copy
         )
         for row in connection.execute(query)
     ]
+
+
+def kept(connection: sa.Connection, keep: timedelta) -> Kept | None:
+    """What the undo window of `keep` holds of the disk, None if nothing."""
+    row = connection.execute(
+        sa.select(
+            sa.func.count().label("bundles"),
+            sa.func.coalesce(sa.func.sum(bundle.c.size_bytes), 0).label("size_bytes"),
+            sa.func.min(bundle.c.released_at).label("first"),
+            sa.func.max(bundle.c.released_at).label("last"),
+        ).where(in_window())
+    ).one()
+    if not row.bundles:
+        return None
+    return Kept(
+        bundles=row.bundles,
+        size_bytes=int(row.size_bytes),
+        first_over=row.first + keep,
+        last_over=row.last + keep,
+    )
 
 
 def freed_bytes(connection: sa.Connection) -> int:

@@ -43,19 +43,32 @@ def release(
         names = _names(site, objects, everything=everything)
         told.expect("release", total_bytes(site, names))
         for name in names:
+            if site.breaker.is_open:
+                break
             try:
                 if dry_run:
                     release_dry(site, name, rehash=again)
                     items.done(name, "would be released")
-                    continue
-                step(site, name, rehash=again)
-                bytes_freed = _evict(site, name)
+                else:
+                    freed += _release(site, items, name, rehash=again)
             except ArchiveError as error:
                 items.failed(name, error)
+                site.breaker.count(failed=1)
             else:
-                freed += bytes_freed or 0
-                items.done(name, _told(bytes_freed), freed_bytes=bytes_freed or 0)
-        items.close(freed_bytes=freed)
+                site.breaker.count(done=1)
+        if site.breaker.is_open:
+            left = len(names) - site.breaker.tried
+            items.output.say(f"Releasing stopped by itself: {site.breaker.reason}. {left} were not tried; nothing of")
+            items.output.say("them was changed. Look at the cause first, then run this again.")
+        items.close(freed_bytes=freed, not_tried=len(names) - site.breaker.tried, stopped=site.breaker.reason)
+
+
+def _release(site: Site, items: Items, name: BundleName, *, rehash: bool) -> int:
+    """Release one bundle, and evict it if that is wished for; the bytes freed."""
+    step(site, name, rehash=rehash)
+    freed = _evict(site, name)
+    items.done(name, _told(freed), freed_bytes=freed or 0)
+    return freed or 0
 
 
 def _names(site: Site, objects: list[str] | None, *, everything: bool) -> list[BundleName]:

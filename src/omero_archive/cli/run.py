@@ -64,6 +64,9 @@ def run(
     output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
     if result.damaged:
         output.say(f"On {result.damaged} of them bytes are not what they were: a person must look.")
+    if result.stopped:
+        output.say(f"Copying stopped by itself: {result.stopped}. What was not tried is as it was; look at the cause")
+        output.say("first (`omero-archive status`), then run this again.")
     if result.failed:
         output.say("What failed is shown by `omero-archive status`, with the reason.")
     output.document({"command": "run", "dry_run": False, "summary": asdict(result)})

@@ -35,6 +35,7 @@ def _site(site: Site, output: Output) -> None:
         copies = overview.copies(connection)
         waiting = overview.waiting(connection)
         freed = overview.freed_bytes(connection)
+        kept = overview.kept(connection, site.settings.release.keep_originals)
     if not decision:
         output.say("Nothing is under archiving yet; see `omero-archive find` and `omero-archive add`.")
     rows = [
@@ -43,6 +44,11 @@ def _site(site: Site, output: Output) -> None:
     output.table(["bundles", "number", "files", "size"], rows)
     _copies(output, copies)
     _waiting(output, waiting)
+    if kept is not None:
+        output.say(
+            f"Undo window: {kept.bundles} released bundles hold {human_size(kept.size_bytes)} near; `run` evicts from "
+            f"{kept.first_over:%Y-%m-%d %H:%M} to {kept.last_over:%Y-%m-%d %H:%M}. Until then unarchive copies nothing."
+        )
     output.say(f"Freed on OMERO's disk: {human_size(freed)}. Room near: {human_size(site.near.free_bytes())}.")
     output.document(
         {
@@ -51,6 +57,7 @@ def _site(site: Site, output: Output) -> None:
             "decision": [asdict(count) for count in decision],
             "copies": [asdict(count) for count in copies],
             "waiting": [asdict(entry) for entry in waiting],
+            "kept": None if kept is None else asdict(kept),
             "freed_bytes": freed,
             "near_free_bytes": site.near.free_bytes(),
         }

@@ -11,7 +11,7 @@ NUL byte, and prints one line for each, in the same order: `durable`, `not yet`,
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -120,7 +120,7 @@ class DirectoryService(Service):
             raise outcome.error or ServiceUnavailable(f"{self._name}: no answer for {key}.")
         return outcome.receipt
 
-    def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
+    def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
         with self._mounted() as tree, self._workbench(tree) as bench:
             number = 0
             for part in _without_repeats(group):

@@ -1,6 +1,7 @@
 """Copy: read originals once, write them to a service, record what was read. PENDING -> WRITTEN."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from omero_archive.catalogue import copies
@@ -22,15 +23,24 @@ class Tally:
 
 
 def copy(site: Site, piece: Slice) -> Tally:
-    """Copy one slice. A failing file does not stop the others; a failing service stops none of what it took."""
+    """Copy one slice. A failing file does not stop the others; a failing service stops none of what it took.
+
+    An open circuit breaker stops it: what was not tried stays as it is.
+    """
+    if not site.breaker.allows(0):
+        return Tally()
     with site.catalogue.begin() as connection:
         due = copies.in_slice(connection, piece, CopyState.PENDING, poll=site.poll)
     work = _Work(site, due)
     try:
-        for outcome in site.services[piece.service].put_group(work.group()):
-            work.take(outcome)
+        with closing(site.services[piece.service].put_group(work.group())) as outcomes:
+            for outcome in outcomes:
+                work.take(outcome)
+                if not site.breaker.allows(len(work.failures)):
+                    break
     except ArchiveError as error:
         work.give_up(error)
+    site.breaker.count(done=len(work.written), failed=len(work.failures))
     with site.catalogue.begin() as connection:
         done = copies.written(connection, work.written)
         failed = copies.failed(connection, work.failures, state=CopyState.PENDING)

@@ -11,12 +11,13 @@ from omero_archive.steps.site import Site, place_of
 def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
     """See to it that `wanted` bytes more may come near, evicting others if need be. Raises `NotEnoughSpace`.
 
-    Never evicted: what is pinned, on hold, being recalled, or kept after its release (`keep_originals`).
+    Never evicted: what is pinned, on hold, or being recalled; and what is in its undo window (`keep_originals`),
+    unless the settings let a full disk shorten it. Even then it goes last, the longest ago released first.
     """
     missing = _missing(site, wanted)
     if missing <= 0:
         return
-    for _, bundle in sorted(_candidates(site, for_bundle), key=lambda candidate: candidate[0]):
+    for bundle in _candidates(site, for_bundle):
         try:
             evict(site, bundle.name)
         except (Refused, Busy):
@@ -47,17 +48,33 @@ def _used(site: Site) -> int:
         return sum(bundle.size_bytes for bundle in near)
 
 
-def _candidates(site: Site, for_bundle: BundleRecord) -> list[tuple[int, BundleRecord]]:
-    """Bundles that may go, each with the time (ns) one of its files was last opened, as the disk tells."""
-    now, kept = site.clock(), site.settings.release.keep_originals
+def windows_over(site: Site) -> list[BundleRecord]:
+    """The bundles whose undo window is over, or is cut short because less than `min_free` is free."""
+    release = site.settings.release
+    with site.catalogue.begin() as connection:
+        over = bundles.kept(connection, released_before=site.clock() - release.keep_originals)
+        kept = bundles.kept(connection) if release.shorten_when_full else []
+    missing = _missing(site, 0) - sum(bundle.size_bytes for bundle in over)
+    names = {bundle.name for bundle in over}
+    for bundle in kept:
+        if missing > 0 and bundle.name not in names:
+            over.append(bundle)
+            missing -= bundle.size_bytes
+    return over
+
+
+def _candidates(site: Site, for_bundle: BundleRecord) -> list[BundleRecord]:
+    """Bundles that may go: first the one whose files nobody has opened for longest, as the disk tells."""
+    release, now = site.settings.release, site.clock()
     found = []
     with site.catalogue.begin() as connection:
         for bundle in list(bundles.every(connection, residency=[Residency.ONLINE])):
+            released = bundle.window_since
+            is_kept = released is not None and released + release.keep_originals > now
             is_pinned = bundle.pinned_until is not None and bundle.pinned_until > now
-            is_kept = bundle.released_at is not None and bundle.near_since == bundle.released_at
-            is_kept = is_kept and bundle.released_at is not None and bundle.released_at + kept > now
-            if bundle.id == for_bundle.id or is_pinned or is_kept or bundle.intent or bundle.hold_reason:
+            is_wanted = bundle.id == for_bundle.id or is_pinned or bundle.intent or bundle.hold_reason
+            if is_wanted or (is_kept and not release.shorten_when_full):
                 continue
             place = place_of(bundle, bundles.files(connection, bundle.id))
-            found.append((site.near.last_opened_ns(place), bundle))
-    return found
+            found.append((is_kept, site.near.last_opened_ns(place), bundle.id, bundle))
+    return [bundle for *_, bundle in sorted(found, key=lambda candidate: candidate[:3])]

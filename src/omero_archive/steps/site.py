@@ -16,6 +16,7 @@ from omero_archive.omero.offline import OfflineProof, ServerPorts, prove_offline
 from omero_archive.omero.repository import Repository
 from omero_archive.service import Service
 from omero_archive.settings import Settings
+from omero_archive.steps.breaker import Breaker
 from omero_archive.transfer import Lanes
 
 Progress = Callable[[str, int, int], None]
@@ -43,6 +44,7 @@ class Site:
     repository: Repository
     services: Mapping[ServiceName, Service]
     lanes: Lanes
+    breaker: Breaker
     progress: Progress = no_progress
     _trees: dict[Path, Tree] = field(default_factory=dict)
     _near: Near | None = None
@@ -85,6 +87,11 @@ class Site:
         if not error.retryable or attempts + 1 >= work.attempts:
             return None
         return self.clock() + work.retry_after * (1 << min(attempts, 10))
+
+    def close_breaker(self) -> None:
+        """Begin to count failures anew."""
+        work = self.settings.work
+        self.breaker = Breaker(max_failures=work.max_failures, max_failure_rate=work.max_failure_rate)
 
     @property
     def poll(self) -> timedelta:
