@@ -19,7 +19,7 @@ def test_history_tells_a_life_and_finds_whoever_changed_the_log(command_site: Co
     (bundle,) = life["bundles"]
     assert 9 in bundle["images"]
     assert life["chain"] is None
-    assert [event["what"] for event in bundle["events"]][0] == "decision"
+    assert bundle["events"][0]["what"] == "decision"
 
     chain = site.run("history", "--verify", "--json").json["chain"]
     assert (chain["unsealed"], chain["broken"]) == (0, None)
