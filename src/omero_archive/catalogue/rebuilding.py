@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text
 from sqlalchemy.exc import IntegrityError
@@ -83,7 +84,7 @@ def insert(connection: sa.Connection, found: FoundBundle) -> int:
     """Put a bundle in; its number. Raises `WrongState` if another has one of its files or images."""
     try:
         number = bundles.insert(connection, found.bundle, Request(by=BY), found.decision)
-    except IntegrityError as error:
+    except (IntegrityError, psycopg.IntegrityError) as error:  # COPY's own comes as the driver's
         raise WrongState(
             f"{found.bundle.name} has files or images that another bundle in the catalogue has; it was not rebuilt. "
             "A person must look which of the two manifests is true."

@@ -73,7 +73,9 @@ def rebuild(site: Site, wanted: Plan, *, dry_run: bool = False) -> Iterator[Outc
                     yield from work.one(name, bundle, is_marked=name in marks)
 
 
-def _in_omero(site: Site, names: Sequence[BundleName]) -> Generator[tuple[BundleName, Bundle | RefusedBundle | None], None, None]:
+def _in_omero(
+    site: Site, names: Sequence[BundleName]
+) -> Generator[tuple[BundleName, Bundle | RefusedBundle | None], None, None]:
     """Each of the bundles with what OMERO has of it now, None where it has no such bundle any more."""
     left = dict.fromkeys(names)
     with site.omero.connect_read_only() as conn:

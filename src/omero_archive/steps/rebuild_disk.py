@@ -51,6 +51,7 @@ class Seen:
     near: Near = Near.NONE
     is_prepared: bool = False
     is_taken_out: bool = False
+    is_going: bool = False  # beside an original lies the link, prepared by a release
     is_going_back: bool = False  # beside a link lies the original, prepared by an unarchive
 
 
@@ -77,10 +78,13 @@ def look(site: Site, place: Place, files: Sequence[ManifestFile]) -> Seen:
         seen.examples.setdefault(what, key)
         if found is not None and what is At.ORIGINAL:
             seen.identities[key] = found.identity
+            beside = tree.look(temporary_of(relative))
+            seen.is_going = seen.is_going or (beside is not None and beside.kind is EntryKind.LINK)
         elif found is not None and what is At.LINK:
             at = datetime.fromtimestamp(found.identity.mtime_ns / 1e9, UTC)
             seen.linked_at = at if seen.linked_at is None else max(seen.linked_at, at)
-            seen.is_going_back = seen.is_going_back or tree.look(temporary_of(relative)) is not None
+            beside = tree.look(temporary_of(relative))
+            seen.is_going_back = seen.is_going_back or (beside is not None and beside.kind is EntryKind.FILE)
         there = site.near.tree.look(site.near.path_of(place, key))
         near += there is not None and there.kind is EntryKind.FILE
     if near or site.near.is_in(place):
@@ -112,6 +116,8 @@ def _resident(seen: Seen, odd: Sequence[At], *, is_marked: bool) -> Verdict:
     if odd:
         attention = _told(seen, odd)
         return Verdict(residency=Residency.RESIDENT, decision=Decision.RETURNED, attention=attention)
+    if seen.near is Near.ALL and seen.is_going:
+        return Verdict(residency=Residency.RESIDENT, intent=RELEASE)
     if seen.near is not Near.NONE or seen.is_taken_out:
         # A release that had swapped nothing yet, or an unarchive that had swapped everything: the way back is short.
         return Verdict(residency=Residency.ONLINE, intent=UNARCHIVE)
