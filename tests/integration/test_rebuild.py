@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ from omero_archive.errors import (
     UnsafePath,
     WrongState,
 )
-from omero_archive.model import ServiceName
+from omero_archive.model import Key, ServiceName
 from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import CopyState, Decision, Residency
 from omero_archive.steps.rebuild import plan, rebuild
@@ -639,8 +640,8 @@ def test_the_flags_from_before_come_back_from_the_manifest(facility: Facility) -
     lose_and_rebuild(facility)
     facility.unarchive("plate")
     with psycopg.connect(facility.demo.omero_dsn) as conn:
-        found = dict(conn.execute("SELECT id, archived FROM image WHERE id = ANY(%s)", (list(images),)).fetchall())
-    assert found == dict.fromkeys(images) | {images[0]: False}
+        found = conn.execute("SELECT id, archived FROM image WHERE id = ANY(%s)", (list(images),)).fetchall()
+    assert dict(found) == dict.fromkeys(images) | {images[0]: False}
 
 
 def test_a_manifest_of_an_older_version_gives_flags_as_imports_leave_them(facility: Facility) -> None:
@@ -668,7 +669,7 @@ def test_names_of_any_bytes_are_rebuilt(make_facility: MakeFacility) -> None:
     with psycopg.connect(facility.demo.omero_dsn) as conn:
         conn.execute("UPDATE originalfile SET name = %s WHERE name = %s", (name, old.name))
     keys = tuple(
-        str(new.relative_to(facility.demo.data_dir)) if path == old else key
+        Key(str(new.relative_to(facility.demo.data_dir))) if path == old else key
         for path, key in zip(facility.paths("ics"), fileset.keys, strict=True)
     )
     facility.demo = renamed(facility.demo, "ics", keys)
@@ -684,7 +685,7 @@ def test_names_of_any_bytes_are_rebuilt(make_facility: MakeFacility) -> None:
     put_back_as_it_was(facility, "ics")
 
 
-def renamed(demo: DemoSite, slug: str, keys: tuple[str, ...]) -> DemoSite:
+def renamed(demo: DemoSite, slug: str, keys: tuple[Key, ...]) -> DemoSite:
     others = tuple(
         replace(fileset, keys=keys, entry=keys[0]) if fileset.slug == slug else fileset for fileset in demo.filesets
     )
