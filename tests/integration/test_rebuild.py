@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from interruptions import Stopped, stopped_before
 from omero_archive.app import initialise
+from omero_archive.catalogue.history import chapters
 from omero_archive.demo.site import DemoSite
 from omero_archive.errors import (
     FixityMismatch,
@@ -31,6 +32,7 @@ from omero_archive.errors import (
 from omero_archive.model import Key, ServiceName
 from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import CopyState, Decision, Residency
+from omero_archive.steps.history import sentence
 from omero_archive.steps.rebuild import plan, rebuild
 from omero_archive.steps.rebuild_bundle import Failed, Rebuilt
 from omero_archive.steps.release import release
@@ -144,6 +146,14 @@ def test_a_lost_catalogue_is_made_anew_and_everything_goes_on(make_facility: Mak
     put_back_as_it_was(facility, *states)
     annotations = rows_of(facility.demo.omero_dsn, only=["annotation"])["annotation"]
     assert not [row for row in annotations if row["ns"] == NAMESPACE]
+
+
+def test_history_tells_that_a_bundle_was_rebuilt(facility: Facility) -> None:
+    facility.released("ics")
+    lose_and_rebuild(facility)
+    with facility.site.catalogue.begin() as connection:
+        told = [sentence(chapter) for chapter in chapters(connection, facility.record("ics").id)]
+    assert f"as ONLINE, from tape: manifests/{facility.name('ics')}" in told[-1]
 
 
 def test_nothing_is_evicted_before_the_copies_were_read_again(facility: Facility) -> None:
