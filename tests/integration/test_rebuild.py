@@ -36,7 +36,7 @@ from omero_archive.steps.history import sentence
 from omero_archive.steps.rebuild import plan, rebuild
 from omero_archive.steps.rebuild_bundle import Failed, Rebuilt
 from omero_archive.steps.release import release
-from site_fixtures import Facility, MakeFacility, flip_a_byte, rows_of
+from site_fixtures import Facility, MakeFacility, MovableClock, flip_a_byte, rows_of
 
 TWO = {"copies_on": ("tape", "disk2")}
 
@@ -154,6 +154,19 @@ def test_history_tells_that_a_bundle_was_rebuilt(facility: Facility) -> None:
     with facility.site.catalogue.begin() as connection:
         told = [sentence(chapter) for chapter in chapters(connection, facility.record("ics").id)]
     assert f"as ONLINE, from tape: manifests/{facility.name('ics')}" in told[-1]
+
+
+def test_nothing_is_evicted_by_itself_after_a_rebuild(make_facility: MakeFacility) -> None:
+    """Pins and holds are lost, so an undo window that is over must not be taken for a wish to evict."""
+    clock = MovableClock()
+    facility = make_facility(clock=clock, keep_originals="1h")
+    facility.released("ics")
+    lose_and_rebuild(facility)
+    clock.advance(hours=2)
+    facility.work()
+    assert set(facility.copy_states("ics").values()) == {CopyState.DURABLE}
+    assert facility.residency("ics") is Residency.ONLINE
+    assert facility.reads_as_before("ics")
 
 
 def test_nothing_is_evicted_before_the_copies_were_read_again(facility: Facility) -> None:
@@ -397,9 +410,12 @@ def test_a_copy_is_what_the_service_answers(make_facility: MakeFacility) -> None
     flip_a_byte(facility.archived_path(third))
     for name in ("manifests", "ManagedRepository"):
         shutil.rmtree(facility.demo.directory / "disk2" / name)
-    lose_and_rebuild(facility)
+    found = lose_and_rebuild(facility)
+    unwell = {type(outcome.error) for outcome in found.values() if isinstance(outcome, Failed)}
     states = facility.copy_states("ome-tiff")
     assert {service for _, service in states} == {"tape"}
+    assert unwell <= {FixityMismatch, ObjectMissing}
+    assert unwell
     assert states[first, "tape"] is CopyState.MISSING
     assert states[second, "tape"] is CopyState.DAMAGED
     assert states[third, "tape"] is CopyState.WRITTEN  # of the right size: that it is damaged is found by `run`

@@ -8,11 +8,14 @@ from omero_archive.catalogue import rebuilding
 from omero_archive.catalogue.rebuilding import FoundBundle
 from omero_archive.errors import (
     ArchiveError,
+    DatabaseUnavailable,
     FixityMismatch,
+    ObjectMissing,
     ServiceUnavailable,
     SourceUnreadable,
     SourceVanished,
 )
+from omero_archive.files import EntryKind
 from omero_archive.model import Bundle, BundleName, FileIdentity, Key, ServiceName
 from omero_archive.near import Place
 from omero_archive.omero.closure import RefusedBundle
@@ -73,6 +76,8 @@ class Work:
             for service in self.listings:
                 self.site.services[service].status(())  # raises if it is all of the service, not this one object
             yield Failed(name=name, error=error)
+        except DatabaseUnavailable:
+            raise  # not of this bundle alone
         except ArchiveError as error:
             yield Failed(name=name, error=error)
         except OSError as error:
@@ -80,6 +85,7 @@ class Work:
             yield Failed(name=name, error=problem)
         else:
             yield made
+            yield from _unwell(made)
             self.site.progress("rebuild", made.files, made.size_bytes)
         for what, damage in problems.items():
             yield Failed(name=what, error=damage)
@@ -159,9 +165,14 @@ class Work:
             if home is None or all(key.startswith(f"{home}/") for key in keys)
         ]
         for place in places:
-            if self.site.near.is_in(place):
+            # The directory alone tells nothing: it may hold another bundle's ways.
+            if self.site.near.is_in(place) and any(self._is_near(place, key) for key in keys):
                 return place
         return places[0] if now is None or now.home == says.home else places[-1]
+
+    def _is_near(self, place: Place, key: Key) -> bool:
+        found = self.site.near.tree.look(self.site.near.path_of(place, key))
+        return found is not None and found.kind is EntryKind.FILE
 
     def _require_mounted(self, says: ManifestBundle, seen: Seen, now: Bundle | None) -> None:
         """Raise `SourceVanished` where OMERO has the files and the disk not even their directories."""
@@ -198,6 +209,19 @@ class Work:
             text = f"{chosen.newer_is_damaged} is newer and damaged: files that it has besides are not known."
             verdict = replace(verdict, attention=" ".join(filter(None, (text, verdict.attention))))
         return verdict, read
+
+
+def _unwell(made: Rebuilt) -> Iterator[Failed]:
+    """What the services have not got as the manifest says, each service for itself."""
+    for (service, state), count in made.copies.items():
+        copies = f"{count} of {made.files} copies of {made.name} on {service}"
+        if state is CopyState.DAMAGED:
+            error: ArchiveError = FixityMismatch(f"{copies} have another size than the manifest says: DAMAGED.")
+        elif state is CopyState.MISSING:
+            error = ObjectMissing(f"{copies} are not there any more: MISSING.")
+        else:
+            continue
+        yield Failed(name=f"{service}: {made.name}", error=error)
 
 
 def _keys(bundle: Bundle) -> set[str]:
