@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ LINK, ORIGINAL = At.LINK, At.ORIGINAL
 ODD = (At.OTHER_FILE, At.OTHER_LINK, At.NOTHING, At.STRANGE)
 
 
-def seen(*paths: At, near: Near = Near.NONE, **flags: bool) -> Seen:
+def seen(*paths: At, near: Near = Near.NONE, **flags: Any) -> Seen:
     examples = {what: Key(f"ManagedRepository/{what.name}") for what in paths}
     return Seen(paths=Counter(paths), examples=examples, near=near, **flags)
 
