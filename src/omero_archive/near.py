@@ -60,6 +60,10 @@ class Near:
         """Whether the bundle is readable: its directory is in place."""
         return self.tree.look(self._visible(place)) is not None
 
+    def is_prepared(self, place: Place) -> bool:
+        """Whether files of the bundle were being prepared, by a release or a recall that did not come to its end."""
+        return self.tree.look(_incoming(place)) is not None
+
     def is_taken_out(self, place: Place) -> bool:
         """Whether bytes of the bundle wait to be deleted, or to be put back."""
         return self.tree.look(_outgoing(place)) is not None

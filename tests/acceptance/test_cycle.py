@@ -34,13 +34,14 @@ CHANGING = (
     "evict",
     "pin",
     "unarchive",
+    "rebuild",
 )
 
 
 def arguments_of(command: str, references: list[str]) -> list[str]:
     """The command on these objects, with what it needs besides."""
     match command:
-        case "init" | "run":
+        case "init" | "run" | "rebuild":
             return [command]
         case "hold":
             return [command, *references, "--reason", "inspection"]

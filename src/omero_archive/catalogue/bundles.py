@@ -271,8 +271,13 @@ def _facts(found: Bundle) -> dict[str, Any]:
 def add_images(connection: sa.Connection, number: int, found: Sequence[Image]) -> None:
     """Add those of OMERO's images that the bundle does not have yet."""
     known = set(connection.scalars(sa.select(image.c.id).where(image.c.bundle_id == number)))
-    rows = [(one.id, number, one.name, one.is_fileset_image) for one in found if one.id not in known]
-    copy_in(connection, image, ("id", "bundle_id", "name", "is_fileset_image"), rows)
+    # The flag as it stands goes into the manifest; a release remembers it anew before it marks.
+    rows = [
+        (one.id, number, one.name, one.is_fileset_image, one.archived if one.is_fileset_image else None)
+        for one in found
+        if one.id not in known
+    ]
+    copy_in(connection, image, ("id", "bundle_id", "name", "is_fileset_image", "previous_archived"), rows)
 
 
 def _insert_files(connection: sa.Connection, number: int, fresh: Sequence[OriginalFile]) -> None:

@@ -146,7 +146,7 @@ image = Table(
     Column("bundle_id", BigInteger, ForeignKey("bundle.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("is_fileset_image", Boolean, nullable=False),
-    # the flag before we marked it; meaningful while the bundle has an intent or is marked
+    # the flag before we marked it: as it stood when the image was added, and again when the release began
     Column("previous_archived", Boolean),
     Index("ix_image_bundle_id", "bundle_id"),
 )

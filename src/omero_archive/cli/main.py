@@ -21,6 +21,7 @@ from omero_archive.cli import (
     images,
     init,
     pin,
+    rebuild,
     recall,
     release,
     run,
@@ -66,6 +67,7 @@ for command in (
     pin.pin,
     unarchive.unarchive,
     history.history,
+    rebuild.rebuild,
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)

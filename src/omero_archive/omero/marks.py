@@ -55,6 +55,17 @@ def read_flags(database: OmeroDatabase, bundle: Bundle) -> dict[int, bool | None
         return dict(conn.execute(query, ([image.id for image in bundle.images],)).fetchall())
 
 
+def marked(database: OmeroDatabase, names: Sequence[BundleName]) -> frozenset[BundleName]:
+    """Those of the bundles of which OMERO's database has our annotation now, whatever it is linked to."""
+    query = """
+        SELECT DISTINCT v.value FROM annotation AS a JOIN annotation_mapvalue AS v ON v.annotation_id = a.id
+        WHERE a.ns = %s AND v.name = %s AND v.value = ANY(%s)
+    """
+    with database.connect_read_only() as conn:
+        rows = conn.execute(query, (NAMESPACE, BUNDLE_KEY, list(names))).fetchall()
+    return frozenset(BundleName(row[0]) for row in rows)
+
+
 def mark(database: OmeroDatabase, bundle: Bundle, facts: MarkFacts) -> MarkRecord:
     """Mark the bundle archived; the record of the mark that is there, if it is marked already.
 

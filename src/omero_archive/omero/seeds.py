@@ -78,11 +78,15 @@ def images_of(database: OmeroDatabase, key: Key) -> tuple[PathImage, ...]:
 
 def require_known(conn: Connection, type_: ObjectType, ids: set[int]) -> None:
     """Raise `UnknownObject` naming the objects that OMERO does not have."""
-    query = sql.SQL("SELECT id FROM {} WHERE id = ANY(%s)").format(sql.Identifier(type_.value.lower()))
-    known = {row[0] for row in conn.execute(query, (list(ids),)).fetchall()}
-    missing = sorted(ids - known)
+    missing = sorted(ids - known_ids(conn, type_, ids))
     if missing:
         raise UnknownObject(f"OMERO knows no {type_.value}:{','.join(map(str, missing))}.")
+
+
+def known_ids(conn: Connection, type_: ObjectType, ids: set[int]) -> set[int]:
+    """Those of the objects that OMERO has now."""
+    query = sql.SQL("SELECT id FROM {} WHERE id = ANY(%s)").format(sql.Identifier(type_.value.lower()))
+    return {row[0] for row in conn.execute(query, (list(ids),)).fetchall()}
 
 
 def _members_of_images(conn: Connection, images: set[int]) -> set[Member]:

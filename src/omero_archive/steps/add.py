@@ -70,6 +70,8 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
             # The originals of a released bundle are links; what stood in their way was looked at before.
             _require_fit(site, bundle, known)
         _require_own(connection, bundle)
+        if known is None:
+            _require_originals(site, bundle)
         if dry_run:
             connection.rollback()
             return _told(bundle, _would(known, decision), is_new=known is None)
@@ -113,6 +115,18 @@ def _require_fit(site: Site, bundle: Bundle, known: BundleRecord | None) -> None
         return  # a release was interrupted: originals may be links, or have a second name, of ours
     if found := obstacles(site, bundle):
         raise OriginalUnfit(f"{bundle.name} was not added: {'; '.join(found)}.")
+
+
+def _require_originals(site: Site, bundle: Bundle) -> None:
+    """Links of ours and no row: the catalogue was lost, and a new row would forget where the bytes are."""
+    for original in bundle.files:
+        tree, relative = site.original(original.key)
+        entry = tree.look(relative)
+        if entry is not None and entry.target == site.link_target(original.key):
+            raise OriginalUnfit(
+                f"{bundle.name} was not added: {original.key} is a link of ours, but the catalogue does not know it. "
+                "If the catalogue was lost, restore it, or run `omero-archive rebuild`."
+            )
 
 
 def _require_own(connection: sa.Connection, bundle: Bundle) -> None:

@@ -112,6 +112,15 @@ def _evicted(chapter: Chapter) -> str:
     return f"near bytes deleted, {chapter.detail.get('freed_bytes', 0)} bytes freed"
 
 
+def _rebuilt(chapter: Chapter) -> str:
+    detail = chapter.detail
+    told = "".join(f"; {difference}" for difference in detail.get("differences", ()))
+    return (
+        f"put into a catalogue that had been lost, as {chapter.new}, from {detail.get('service')}: "
+        f"{detail.get('directory')}, its digest {str(detail.get('sha256'))[:12]}{told}"
+    )
+
+
 def _failed(chapter: Chapter) -> str:
     return f"failed: {chapter.detail.get('error', '')}"
 
@@ -147,5 +156,6 @@ _TOLD: Mapping[str, Callable[[Chapter], str]] = {
     "recall": _recall,
     "files": _files,
     "evicted": _evicted,
+    "rebuilt": _rebuilt,
     "failed": _failed,
 }

@@ -18,6 +18,7 @@ from omero_archive.transfer import BytesReader
 
 MANIFEST = "manifest-sha256.txt"
 DESCRIPTION = "omero.json"
+FORMAT = "omero-archive bundle 1"
 
 
 def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
@@ -46,7 +47,7 @@ def manifest_line(key: str, sha256: str) -> bytes:
 def describe(bundle: BundleRecord, files: Sequence[FileRecord], images: Sequence[ImageRecord]) -> bytes:
     """What the files are, as JSON. File names that are not UTF-8 hold lone surrogates, as Python writes them."""
     description: dict[str, object] = {
-        "format": "omero-archive bundle 1",
+        "format": FORMAT,
         "bundle": bundle.name,
         "home": bundle.home,
         "filesets": list(bundle.fileset_ids),
@@ -54,9 +55,7 @@ def describe(bundle: BundleRecord, files: Sequence[FileRecord], images: Sequence
         "group": bundle.owner_group,
         "containers": list(bundle.containers),
         "imported": None if bundle.imported_at is None else bundle.imported_at.isoformat(),
-        "images": [
-            {"id": image.id, "name": image.name, "is_fileset_image": image.is_fileset_image} for image in images
-        ],
+        "images": [_describe_image(image) for image in images],
         "files": [_describe_file(file) for file in files],
     }
     return _by_line(description).encode()
@@ -72,6 +71,12 @@ def _by_line(description: Mapping[str, object]) -> str:
         else:
             lines.append(f" {json.dumps(key)}: {json.dumps(value, sort_keys=True)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _describe_image(image: ImageRecord) -> dict[str, object]:
+    """With the flag from before the release for images of filesets: a rebuilt catalogue cannot know it otherwise."""
+    described: dict[str, object] = {"id": image.id, "name": image.name, "is_fileset_image": image.is_fileset_image}
+    return described | ({"archived": image.previous_archived} if image.is_fileset_image else {})
 
 
 def _describe_file(file: FileRecord) -> dict[str, object]:

@@ -119,8 +119,10 @@ def _is_here(site: Site, place: Place, file: FileRecord) -> bool:
 
 def _write_file(site: Site, place: Place, file: FileRecord, known: Sequence[CopyRecord]) -> None:
     """Write one file from the first service that has it; from the next if its copy is wrong or gone."""
-    usable = [copy for copy in known if copy.state in _READABLE]
-    usable.sort(key=lambda copy: site.settings.service_names.index(copy.service))
+    usable = [copy for copy in known if copy.state in _READABLE and copy.service in site.services]
+    # The policy's order first; a service that it does not name may have a copy as well.
+    order = [*site.settings.service_names, *site.services]
+    usable.sort(key=lambda copy: order.index(copy.service))
     problem: ArchiveError = ObjectMissing(f"{file.key}: there is no verified copy anywhere; a person must look.")
     for copy in usable:
         service = site.services[copy.service]
