@@ -32,6 +32,9 @@ class ManifestVerdict(StrEnum):
     HEALED = "healed"  # it was damaged; its bytes were put aside
 
 
+_NOTED = (ManifestVerdict.WRITTEN_ANEW, ManifestVerdict.DAMAGED, ManifestVerdict.HEALED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFinding:
     """What was found of one of the two files."""
@@ -42,6 +45,23 @@ class ManifestFinding:
     verdict: ManifestVerdict
     text: str = ""
     error: ArchiveError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """One of the two files as it should be."""
+
+    bundle: BundleName
+    service: ServiceName
+    key: Key
+    text: bytes
+    attributes: FileAttributes
+
+    def found(self, verdict: ManifestVerdict, told: str = "", error: ArchiveError | None = None) -> ManifestFinding:
+        text = f"{self.service}: {self.key} {told}" if told else ""
+        return ManifestFinding(
+            bundle=self.bundle, service=self.service, key=self.key, verdict=verdict, text=text, error=error
+        )
 
 
 def audit_manifests(
@@ -55,43 +75,31 @@ def audit_manifests(
         bundle, content, attributes = expected(site, bundle_id)
         for name, text in content.items():
             key = Key(f"{directory}/{name}")
-            verdict, told, error = _audited(site, service, key, text, attributes, bundle=bundle.name, heal=heal)
-            found.append(
-                ManifestFinding(bundle=bundle.name, service=service, key=key, verdict=verdict, text=told, error=error)
-            )
-            if verdict not in (ManifestVerdict.GOOD, ManifestVerdict.CANNOT_TELL, ManifestVerdict.UNREAD):
+            wanted = _Wanted(bundle=bundle.name, service=service, key=key, text=text, attributes=attributes)
+            try:
+                found.append(_audited(site, wanted, heal=heal))
+            except ArchiveError as error:
+                found.append(wanted.found(ManifestVerdict.UNREAD, f"could not be compared: {error}", error))
+            if found[-1].verdict in _NOTED:
                 with site.catalogue.begin() as connection:
-                    audits.noted(connection, bundle_id, {"service": service, "key": key, "manifest": verdict})
+                    audits.noted(connection, bundle_id, {"service": service, "key": key, "manifest": found[-1].verdict})
     return found
 
 
-def _audited(
-    site: Site,
-    name: ServiceName,
-    key: Key,
-    text: bytes,
-    attributes: FileAttributes,
-    *,
-    bundle: BundleName,
-    heal: bool,
-) -> tuple[ManifestVerdict, str, ArchiveError | None]:
-    """The verdict on one file with a sentence and, where it could not be found out, the error."""
-    service, subject = site.services[name], f"{name}: {key}"
-    try:
-        status = service.status([key])[key]
-        if status.present is Answer.NO:
-            put_one(service, key, text, attributes)
-            return ManifestVerdict.WRITTEN_ANEW, f"{subject} was missing and was written anew.", None
-        if status.staged is not Staged.ONLINE or status.present is not Answer.YES:
-            return ManifestVerdict.CANNOT_TELL, f"{subject} is {status.staged}; it was not compared.", None
-        if _says_the_same(key, read_whole(service, key, at_most=_MOST_BYTES), text):
-            return ManifestVerdict.GOOD, "", None
-        if not heal:
-            return ManifestVerdict.DAMAGED, f"{subject} says other digests than the catalogue.", None
-        aside = _replace(site, service, key, text, attributes, bundle=bundle)
-        return ManifestVerdict.HEALED, f"{subject} was damaged; it is kept as {aside} and was written anew.", None
-    except ArchiveError as error:
-        return ManifestVerdict.UNREAD, f"{subject}: {error}", error
+def _audited(site: Site, wanted: _Wanted, *, heal: bool) -> ManifestFinding:
+    service, key = site.services[wanted.service], wanted.key
+    status = service.status([key])[key]
+    if status.present is Answer.NO:
+        put_one(service, key, wanted.text, wanted.attributes)
+        return wanted.found(ManifestVerdict.WRITTEN_ANEW, "was missing and was written anew.")
+    if status.staged is not Staged.ONLINE or status.present is not Answer.YES:
+        return wanted.found(ManifestVerdict.CANNOT_TELL, f"is {status.staged}; it was not compared.")
+    if _says_the_same(key, read_whole(service, key, at_most=_MOST_BYTES), wanted.text):
+        return wanted.found(ManifestVerdict.GOOD)
+    if not heal:
+        return wanted.found(ManifestVerdict.DAMAGED, "says other digests than the catalogue.")
+    aside = _replace(site, service, wanted)
+    return wanted.found(ManifestVerdict.HEALED, f"said other digests; it is kept as {aside} and was written anew.")
 
 
 def _says_the_same(key: Key, stored: bytes, wanted: bytes) -> bool:
@@ -110,14 +118,12 @@ def _digests(description: bytes) -> tuple[object, ...]:
     return told["format"], told["bundle"], files
 
 
-def _replace(
-    site: Site, service: Service, key: Key, text: bytes, attributes: FileAttributes, *, bundle: BundleName
-) -> Key | None:
+def _replace(site: Site, service: Service, wanted: _Wanted) -> Key | None:
     """Put a damaged file aside and write it anew; where its bytes are kept, None if it went meanwhile."""
-    found = look(service, key, attributes, site.lanes)
+    found = look(service, wanted.key, wanted.attributes, site.lanes)
     aside = None
     if found is not None:
-        aside = put_aside(service, bundle, key, found, attributes, lanes=site.lanes)
-        service.delete(key)
-    put_one(service, key, text, attributes)
+        aside = put_aside(service, wanted.bundle, wanted.key, found, wanted.attributes, lanes=site.lanes)
+        service.delete(wanted.key)
+    put_one(service, wanted.key, wanted.text, wanted.attributes)
     return aside
