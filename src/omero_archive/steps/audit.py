@@ -95,6 +95,8 @@ def _judge(site: Site, service: Service, copy: CopyRecord, said: ObjectStatus | 
     except ObjectMissing as error:
         return Finding(copy=copy, verdict=Verdict.MISSING, text=str(error), detail={"how": READ_BACK})
     except ObjectOffline as error:
+        if not service.capabilities.needs_staging:
+            return _unread(copy, error)
         return Finding(copy=copy, verdict=Verdict.CANNOT_TELL, text=str(error))
     except ArchiveError as error:
         return _unread(copy, error)
