@@ -14,7 +14,7 @@ REFERENCE_OF = "ics"
 @pytest.fixture
 def site(command_site: CommandSite) -> CommandSite:
     """A site with three bundles whose copies are durable."""
-    command_site.set_up(audit='interval = "30d"\n')
+    command_site.set_up(work='poll = "1s"\n[audit]\ninterval = "30d"\n')
     command_site.run("add", *references(command_site))
     command_site.run("run")
     return command_site

@@ -66,6 +66,12 @@ def events(facility: Facility, what: str) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["what"] == what), key=lambda row: int(row["id"]))
 
 
+def healings(facility: Facility) -> list[dict[str, Any]]:
+    """The events of copies that were healed, with their proof."""
+    broken = (CopyState.DAMAGED, CopyState.MISSING)
+    return [event for event in events(facility, "copy") if event["old"] in broken and event["new"] == CopyState.WRITTEN]
+
+
 def damaged_copy(facility: Facility, slug: str, service: str = "tape", number: int = 0) -> Path:
     """One byte of a copy flipped in the archive, and found by an audit."""
     path = facility.archived_path(facility.demo.fileset(slug).keys[number], service)
@@ -116,8 +122,8 @@ def test_other_bytes_make_a_copy_damaged_with_the_evidence_in_an_event(facility:
     states = facility.copy_states("ics")
     assert states.pop((key, "tape")) is CopyState.DAMAGED
     assert set(states.values()) == {CopyState.DURABLE}
-    (event,) = [event for event in events(facility, "audit") if event["new"] == CopyState.DAMAGED]
-    assert event["detail"]["key"] == key
+    (event,) = [event for event in events(facility, "copy") if event["new"] == CopyState.DAMAGED]
+    assert (event["service"], event["old"]) == ("tape", CopyState.DURABLE)
     assert event["detail"]["how"] == READ_BACK
     assert event["detail"]["expected"]["sha256"] == original
     assert event["detail"]["found"]["xxh3"] != event["detail"]["expected"]["xxh3"]
@@ -400,7 +406,7 @@ def test_a_copy_is_healed_from_the_nearest_proven_source(
     assert one.error is None, one.text
     assert f"written anew from {source}" in one.text
     assert path.read_bytes() == good
-    (event,) = events(facility, "healed")
+    (event,) = healings(facility)
     assert event["detail"]["source"] == source
     assert event["detail"]["sha256"] == sha256_of(path)
     assert (event["old"], event["new"]) == (CopyState.MISSING if is_gone else CopyState.DAMAGED, CopyState.WRITTEN)
@@ -562,7 +568,7 @@ def test_heal_may_be_stopped_before_any_of_its_changes(make_facility: MakeFacili
             assert any(one.exists() and one.read_bytes() == damaged for one in evidence), "the last evidence is kept"
             heal_or_raise(facility, "ics")
         assert path.read_bytes() == good
-        told = events(facility, "healed")[-1]
+        told = healings(facility)[-1]
         assert (facility.demo.service_path / told["detail"]["damaged_bytes"]).read_bytes() == damaged
         assert facility.copy_states("ics")[key, TAPE] is CopyState.WRITTEN
         verify(facility.site, Slice(service=TAPE, first_id=number_of_copy, last_id=number_of_copy))

@@ -209,12 +209,10 @@ def could_not_tell(connection: sa.Connection, ids: Sequence[int]) -> None:
 def broke(
     connection: sa.Connection, found: CopyRecord, new: CopyState, message: str, detail: Mapping[str, object]
 ) -> bool:
-    """Move one copy to DAMAGED or MISSING, with the evidence in an event; False if somebody else moved it."""
-    if not move(connection, [found.id], old=found.state, new=new):
+    """Move one copy to DAMAGED or MISSING, with the evidence in its event; False if somebody else moved it."""
+    if not move(connection, [found.id], old=found.state, new=new, detail=detail):
         return False
     failed(connection, {found.id: Failure(message=message, retry_at=None, is_damage=True)}, state=new)
-    facts = {"service": found.service, "key": printable(found.key), **detail}
-    record(connection, found.file.bundle_id, "audit", old=found.state, new=new, detail=facts)
     return True
 
 
@@ -228,14 +226,11 @@ def set_aside(connection: sa.Connection, bundle_id: int, facts: Mapping[str, obj
     record(connection, bundle_id, "set aside", detail=facts)
 
 
-def healed(connection: sa.Connection, found: CopyRecord, detail: Mapping[str, object]) -> bool:
+def healed(connection: sa.Connection, found: CopyRecord, proof: Mapping[str, object]) -> bool:
     """Move one copy back to WRITTEN, to be verified and confirmed anew, with the proof; False if it was moved."""
-    doubted = dict.fromkeys(("sha256", "verified_at", "confirmed_at", "asked_at", "word", "checked_at", "checked_how"))
-    if not move(connection, [found.id], old=found.state, new=CopyState.WRITTEN, **doubted):
-        return False
-    facts = {"service": found.service, "key": printable(found.key), **detail}
-    record(connection, found.file.bundle_id, "healed", old=found.state, new=CopyState.WRITTEN, detail=facts)
-    return True
+    doubted = ("sha256", "verified_at", "confirmed_at", "asked_at", "word", "checked_at", "checked_how")
+    new = CopyState.WRITTEN
+    return bool(move(connection, [found.id], old=found.state, new=new, detail=proof, **dict.fromkeys(doubted)))
 
 
 def heal_failed(connection: sa.Connection, found: CopyRecord, message: str) -> None:
