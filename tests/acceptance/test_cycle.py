@@ -34,6 +34,7 @@ CHANGING = (
     "evict",
     "pin",
     "unarchive",
+    "audit",
 )
 
 
