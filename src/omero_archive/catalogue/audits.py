@@ -85,8 +85,9 @@ def chosen(connection: sa.Connection, choice: Choice, *, size_bytes: int, files:
 def due(connection: sa.Connection, service: ServiceName, *, before: datetime, needs_staging: bool) -> sa.Select[Any]:
     """The copies on a service that a scheduled audit compares: last compared before that time, and not failing."""
     at = now(connection)
+    # Without `checked_at IS NULL`, which no verified copy has, the index gives them in their order, however many.
     wanted = _auditable(Scope(services=(service,))).where(
-        _compared_before(before), ~copy.c.needs_attention, sa.or_(copy.c.retry_at.is_(None), copy.c.retry_at <= at)
+        copy.c.checked_at <= before, ~copy.c.needs_attention, sa.or_(copy.c.retry_at.is_(None), copy.c.retry_at <= at)
     )
     if needs_staging:
         # It may have been asked without being able to tell; then the copy stays the least recently compared one.
@@ -101,15 +102,15 @@ def is_any(connection: sa.Connection, wanted: sa.Select[Any]) -> bool:
 
 def first_slice(connection: sa.Connection, wanted: sa.Select[Any], *, size_bytes: int, files: int) -> AuditSlice | None:
     """The least recently compared of the copies that `due` describes, at most so many."""
-    rows = connection.execute(_least_recent_first(wanted).limit(files))
+    rows = connection.execute(wanted.order_by(copy.c.checked_at, copy.c.id).limit(files))
     return next(_sliced(rows, size_bytes, files), None)
 
 
-def counts(connection: sa.Connection, scope: Scope) -> list[Counted]:
-    """The copies of a scope by service and state."""
+def counts(connection: sa.Connection, scope: Scope, states: Sequence[CopyState]) -> list[Counted]:
+    """The copies of a scope that are in one of these states, by service and state."""
     size = sa.func.coalesce(sa.func.sum(_size()), 0)
     query = sa.select(copy.c.service, copy.c.state, sa.func.count().label("copies"), size.label("size"))
-    query = _joined(query).where(_in_scope(scope)).group_by(copy.c.service, copy.c.state)
+    query = _joined(query).where(_in_scope(scope), copy.c.state.in_(states)).group_by(copy.c.service, copy.c.state)
     return [
         Counted(
             service=ServiceName(row.service), state=CopyState(row.state), copies=row.copies, size_bytes=int(row.size)

@@ -18,6 +18,7 @@ from omero_archive.cli.things import records
 from omero_archive.errors import WrongUse
 from omero_archive.model import ServiceName
 from omero_archive.settings import parse_size
+from omero_archive.steps.audit import answered
 from omero_archive.steps.audit import audit as step
 from omero_archive.steps.audit_manifests import audit_manifests
 from omero_archive.steps.heal import heal as mend
@@ -106,8 +107,7 @@ def _audit(site: Site, pieces: list[AuditSlice], report: Report, *, pace: Pace, 
     for piece in pieces:
         found = step(site, piece, pace=pace, stage=stage)
         report.take(site, found)
-        bundle_ids = {finding.copy.file.bundle_id for finding in found}
-        new = sorted(number for number in bundle_ids if (piece.service, number) not in seen)
+        new = sorted(number for number in answered(found) if (piece.service, number) not in seen)
         seen.update((piece.service, number) for number in new)
         report.take_manifests(audit_manifests(site, piece.service, new, heal=heal))
 

@@ -62,7 +62,7 @@ class Report:
             {"service": name, "copies": number[name], "size_bytes": size_bytes[name]} for name in sorted(number)
         ]
         with site.catalogue.begin() as connection:
-            counts = [one for one in audits.counts(connection, choice.scope) if one.state in _WHY_NOT]
+            counts = audits.counts(connection, choice.scope, tuple(_WHY_NOT))
         for one in counts:
             self.output.say(f"Not auditable on {one.service}: {one.copies} copies that are {_WHY_NOT[one.state]}.")
         self._facts["not_auditable"] = [
@@ -124,7 +124,7 @@ class Report:
     def remaining(self, site: Site, scope: Scope) -> None:
         """What is damaged or missing now, found now or before: it decides the exit code."""
         with site.catalogue.begin() as connection:
-            broken = sum(one.copies for one in audits.counts(connection, scope) if one.state in BROKEN)
+            broken = sum(one.copies for one in audits.counts(connection, scope, BROKEN))
         self._codes[Damage.exit_code] += broken
         self._facts["broken_now"] = broken
 

@@ -83,6 +83,11 @@ def _ask(service: Service, due: Sequence[CopyRecord], *, stage: bool) -> Mapping
     return said
 
 
+def answered(found: Sequence[Finding]) -> set[int]:
+    """The numbers of the bundles of which the service told anything; of others it cannot tell the manifests either."""
+    return {finding.copy.file.bundle_id for finding in found if finding.verdict is not Verdict.UNREAD}
+
+
 # ---- one copy
 
 

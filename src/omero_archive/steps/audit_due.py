@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from omero_archive.catalogue import audits
 from omero_archive.model import ServiceName
-from omero_archive.steps.audit import Verdict, audit
+from omero_archive.steps.audit import Verdict, answered, audit
 from omero_archive.steps.audit_manifests import ManifestVerdict, audit_manifests
 from omero_archive.steps.copy import Tally
 from omero_archive.steps.pace import Pace
@@ -40,9 +40,8 @@ def audit_due(site: Site, service: ServiceName) -> Tally:
         if piece is None:
             return Tally()
         found = audit(site, piece, pace=Pace(rate=settings.audit.rate))
-        bundle_ids = sorted({finding.copy.file.bundle_id for finding in found})
         counted = Counter[str](finding.verdict for finding in found)
-        counted.update(f"manifest {one.verdict}" for one in audit_manifests(site, service, bundle_ids))
+        counted.update(f"manifest {one.verdict}" for one in audit_manifests(site, service, sorted(answered(found))))
     damaged = counted[Verdict.DAMAGED] + counted[Verdict.MISSING] + counted[f"manifest {ManifestVerdict.DAMAGED}"]
     unread = counted[Verdict.UNREAD] + counted[f"manifest {ManifestVerdict.UNREAD}"]
     return Tally(done=counted[Verdict.GOOD] + counted[Verdict.VOUCHED], failed=damaged + unread, damaged=damaged)
