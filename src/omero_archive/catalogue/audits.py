@@ -79,7 +79,7 @@ def chosen(connection: sa.Connection, choice: Choice, *, size_bytes: int, files:
     if choice.part is not None:
         wanted = _sample(connection, wanted, choice.part, choice.seed)
     rows = _least_recent_first(wanted).limit(choice.limit)
-    return list(_sliced(connection.execution_options(yield_per=5000).execute(rows), size_bytes, files))
+    return list(_sliced(connection.execute(rows.execution_options(yield_per=5000)), size_bytes, files))
 
 
 def due(connection: sa.Connection, service: ServiceName, *, before: datetime, needs_staging: bool) -> sa.Select[Any]:
