@@ -21,6 +21,7 @@ from omero_archive.catalogue.copies import Failure, Slice
 from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, Refused
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
+from omero_archive.steps.audit_due import audit_due, is_audit_due
 from omero_archive.steps.confirm import confirm
 from omero_archive.steps.copy import Tally, copy
 from omero_archive.steps.evict import evict
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm")
+QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm", "audit")
 """The steps that jobs run, each a queue of its own, so that a data mover can be given some of them."""
 
 BREAKER_REST = timedelta(hours=1)
@@ -83,6 +84,7 @@ class Engine:
         self._site = site
         self.result = Result()
         self._open_since: datetime | None = None
+        self._audit_rests_until: dict[ServiceName, datetime] = {}
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
@@ -145,6 +147,11 @@ class Engine:
                     )
                     for piece in slices:
                         yield Job(step=step, service=service, first=piece.first_id, last=piece.last_id)
+            for service in site.settings.service_names:
+                rests_until = self._audit_rests_until.get(service)
+                if (rests_until is None or rests_until <= site.clock()) and is_audit_due(site, connection, service):
+                    # One slice, found when it is its turn: the next is planned when all else has had its own.
+                    yield Job(step="audit", service=service, first=0, last=0)
 
     async def _work_off(self, jobs: list[Job], steps: tuple[str, ...]) -> None:
         async with self._app.open_async():
@@ -194,7 +201,8 @@ class Engine:
 
         for job in jobs:
             arguments = {"service": job.service or "", "first": job.first, "last": job.last}
-            deferrer = self._app.configure_task(job.step, queue=job.step, queueing_lock=job.lock)
+            priority = -1 if job.step == "audit" else 0
+            deferrer = self._app.configure_task(job.step, queue=job.step, queueing_lock=job.lock, priority=priority)
             try:
                 await deferrer.defer_async(**arguments)
             except AlreadyEnqueued:
@@ -249,6 +257,8 @@ class Engine:
             case "manifest", str() as service:
                 manifest(self._site, job.first, ServiceName(service))
                 return Tally(done=1)
+            case "audit", str() as service:
+                return audit_due(self._site, ServiceName(service))
             case step, str() as service:
                 _, act = _SLICE_STEPS[step]
                 return act(self._site, Slice(service=ServiceName(service), first_id=job.first, last_id=job.last))
@@ -257,6 +267,10 @@ class Engine:
     def _failed(self, job: Job, error: ArchiveError) -> None:
         """A step on a bundle failed as a whole, or a slice did in a way that its step does not know."""
         _log.warning("step failed", action=job.step, first=job.first, error=str(error))
+        if job.step == "audit" and job.service is not None:
+            # What an audit could not do it writes beside the copies itself; here it did not come that far.
+            self._audit_rests_until[job.service] = self._site.clock() + self._site.settings.work.retry_after
+            return
         with self._site.catalogue.begin() as connection:
             if job.step in _SLICE_STEPS:
                 state, _ = _SLICE_STEPS[job.step]

@@ -30,7 +30,8 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   └── ObjectExists
     ├── Damage                        exit 5   bytes are not what they were
     │   ├── SourceRotted
-    │   └── FixityMismatch
+    │   ├── FixityMismatch
+    │   └── NoProvenSource
     └── BrokenInvariant               exit 5   something that must never be: a person must look
 """
 
@@ -166,6 +167,10 @@ class SourceRotted(Damage):
 
 class FixityMismatch(Damage):
     """Bytes that were read back differ from the bytes that were written."""
+
+
+class NoProvenSource(Damage):
+    """A damaged or missing copy was not healed: nowhere are bytes that were proved to be the right ones."""
 
 
 class BrokenInvariant(ArchiveError):

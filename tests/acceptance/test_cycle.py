@@ -35,6 +35,7 @@ CHANGING = (
     "pin",
     "unarchive",
     "rebuild",
+    "audit",
 )
 
 

@@ -296,6 +296,12 @@ def of_bundle(connection: sa.Connection, bundle_id: int, *, service: ServiceName
     return [_copy_record(row) for row in connection.execute(query)]
 
 
+def by_ids(connection: sa.Connection, ids: Sequence[int], *, states: Sequence[CopyState]) -> list[CopyRecord]:
+    """The copies with these numbers that are in one of the states, by number."""
+    wanted = sa.and_(copy.c.id == sa.any_(array(ids, BigInteger)), copy.c.state.in_(states))
+    return [_copy_record(row) for row in connection.execute(_with_file().where(wanted).order_by(copy.c.id))]
+
+
 def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEvidence]]:
     """For each file of a bundle, what is known of its copies."""
     rows = connection.execute(sa.select(copy).where(copy.c.bundle_id == bundle_id))

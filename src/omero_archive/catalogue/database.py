@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from omero_archive.catalogue.events import WROTE
 from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
-from omero_archive.model import BundleName, Clock
+from omero_archive.model import BundleName, Clock, ServiceName
 
 SCHEMA_VERSION = "0002"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
@@ -59,11 +59,23 @@ class Catalogue:
 
         The lock is the session's: it goes when this process dies. Raises `Busy` if another has it.
         """
+        with self._lock(name, f"{name} is being worked on by another process; try again when it has finished."):
+            yield
+
+    @contextmanager
+    def lock_audit(self, service: ServiceName) -> Iterator[None]:
+        """Keep others from auditing the same least recently compared copies of a service. Raises `Busy`."""
+        # No bundle's name has a space.
+        with self._lock(f"audit {service}", f"{service} is being audited by another process."):
+            yield
+
+    @contextmanager
+    def _lock(self, name: str, busy: str) -> Iterator[None]:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         # A connection of its own without a transaction: the work below may take hours.
         with _reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number))):
-                raise Busy(f"{name} is being worked on by another process; try again when it has finished.")
+                raise Busy(busy)
             try:
                 yield
             finally:

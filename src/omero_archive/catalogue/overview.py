@@ -25,13 +25,17 @@ class BundleCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyCount:
-    """Copies in one state on one service. `word` is the service's latest word on one that is not durable yet."""
+    """Copies in one state on one service. `word` is the service's latest word on one that is not durable yet.
+
+    `checked_at` is when the bytes of the one least recently compared were compared, by verify or by an audit.
+    """
 
     service: str
     state: CopyState
     copies: int
     size_bytes: int
     word: str | None
+    checked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,7 @@ def copies(connection: sa.Connection, bundle_id: int | None = None) -> list[Copy
             sa.func.count().label("copies"),
             sa.func.coalesce(sa.func.sum(sa.func.coalesce(file.c.size_bytes, file.c.recorded_size)), 0).label("size"),
             sa.func.max(copy.c.word).label("word"),
+            sa.func.min(copy.c.checked_at).label("checked_at"),
         )
         .join(file, file.c.id == copy.c.file_id)
         .group_by(copy.c.service, copy.c.state)
@@ -120,6 +125,7 @@ def copies(connection: sa.Connection, bundle_id: int | None = None) -> list[Copy
             copies=row.copies,
             size_bytes=int(row.size),
             word=row.word if row.state == CopyState.VERIFIED else None,
+            checked_at=row.checked_at,
         )
         for row in connection.execute(query)
     ]

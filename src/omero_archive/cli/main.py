@@ -11,6 +11,7 @@ import typer
 from omero_archive import __version__
 from omero_archive.cli import (
     add,
+    audit,
     check,
     decide,
     demo,
@@ -68,6 +69,7 @@ for command in (
     unarchive.unarchive,
     history.history,
     rebuild.rebuild,
+    audit.audit,
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)

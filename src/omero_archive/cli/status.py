@@ -1,6 +1,7 @@
 """`status`: where everything is, and why something waits."""
 
 from dataclasses import asdict
+from datetime import datetime
 
 from omero_archive.catalogue import bundles, overview
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
@@ -66,8 +67,14 @@ def _site(site: Site, output: Output) -> None:
 
 def _copies(output: Output, copies: list[overview.CopyCount]) -> None:
     if copies:
-        rows = [[c.service, c.state, c.copies, human_size(c.size_bytes), c.word] for c in copies]
-        output.table(["copies on", "state", "number", "size", "the service says"], rows)
+        rows = [
+            [c.service, c.state, c.copies, human_size(c.size_bytes), _day(c.checked_at), c.word or ""] for c in copies
+        ]
+        output.table(["copies on", "state", "number", "size", "compared since", "the service says"], rows)
+
+
+def _day(time: datetime | None) -> str:
+    return "" if time is None else f"{time:%Y-%m-%d}"
 
 
 def _waiting(output: Output, waiting: list[overview.Waiting]) -> None:

@@ -13,6 +13,7 @@ from omero_archive.catalogue.bundles import BundleRecord, FileRecord, ImageRecor
 from omero_archive.errors import BrokenInvariant, FixityMismatch, ObjectExists
 from omero_archive.model import FileAttributes, Key, ServiceName
 from omero_archive.service import Service
+from omero_archive.steps.compare import read_whole
 from omero_archive.steps.site import Site
 from omero_archive.transfer import BytesReader
 
@@ -23,6 +24,14 @@ FORMAT = "omero-archive bundle 1"
 
 def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
     """Write a bundle's manifest and description to a service. Raises what the service raises."""
+    bundle, content, attributes = expected(site, bundle_id)
+    directory = _put(site.services[service], bundle, content, attributes)
+    with site.catalogue.begin() as connection:
+        copies.manifest_written(connection, bundle_id, service, directory)
+
+
+def expected(site: Site, bundle_id: int) -> tuple[BundleRecord, dict[str, bytes], FileAttributes]:
+    """A bundle with what its manifest and its description hold, by name, and the attributes of both."""
     with site.catalogue.begin() as connection:
         bundle = bundles.by_id(connection, bundle_id)
         files = bundles.files(connection, bundle_id)
@@ -31,9 +40,7 @@ def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
         MANIFEST: b"".join(manifest_line(file.key, file.source.fixity.sha256) for file in files),
         DESCRIPTION: describe(bundle, files, images),
     }
-    directory = _put(site.services[service], bundle, content, _attributes(files))
-    with site.catalogue.begin() as connection:
-        copies.manifest_written(connection, bundle_id, service, directory)
+    return bundle, content, _attributes(files)
 
 
 def manifest_line(key: str, sha256: str) -> bytes:
@@ -108,18 +115,18 @@ def _put(service: Service, bundle: BundleRecord, content: dict[str, bytes], attr
         try:
             for name, text in content.items():
                 key = Key(f"{directory}/{name}")
-                service.put(key, BytesReader(text, attributes), None)
-                _read_back(service, key, text)
+                put_one(service, key, text, attributes)
         except ObjectExists:
             continue
         return directory
     raise BrokenInvariant(f"{bundle.name} has 999 manifests; a person must look.")
 
 
-def _read_back(service: Service, key: Key, text: bytes) -> None:
-    with service.open(key) as stored:
-        if stored.read(len(text) + 1) != text:
-            raise FixityMismatch(f"{key} was read back with other bytes than were written.")
+def put_one(service: Service, key: Key, text: bytes, attributes: FileAttributes) -> None:
+    """Write one of the two files and read it back."""
+    service.put(key, BytesReader(text, attributes), None)
+    if read_whole(service, key, at_most=len(text)) != text:
+        raise FixityMismatch(f"{key} was read back with other bytes than were written.")
 
 
 def _attributes(files: Sequence[FileRecord]) -> FileAttributes:

@@ -1,23 +1,13 @@
 """Verify: read copies back from the medium and compare them with what was read. WRITTEN -> VERIFIED."""
 
-from contextlib import closing
-
 from omero_archive.catalogue import copies
 from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
-from omero_archive.digests import FixityDigests
-from omero_archive.errors import (
-    ArchiveError,
-    FixityMismatch,
-    ObjectMissing,
-    ServiceUnavailable,
-)
-from omero_archive.files import Tree
-from omero_archive.model import Fixity, Key
-from omero_archive.service import Location, Service
+from omero_archive.errors import ArchiveError, FixityMismatch, ObjectMissing
+from omero_archive.service import Service
 from omero_archive.states import CopyState
+from omero_archive.steps.compare import read_copy, written_as
 from omero_archive.steps.copy import Tally, damaged, failure
 from omero_archive.steps.site import Site
-from omero_archive.transfer import read_back
 
 
 def verify(site: Site, piece: Slice) -> Tally:
@@ -60,35 +50,9 @@ def verify(site: Site, piece: Slice) -> Tally:
 def compare(site: Site, service: Service, record: CopyRecord) -> None:
     """Read one copy from the medium. Raises `FixityMismatch`, `ObjectMissing` or `ServiceUnavailable`."""
     wanted = record.file.source.fixity
-    location = service.locate(record.key)
-    if location is None:
-        found = _streamed(service, record.key)
-        is_same = found == wanted
-        said = found.sha256
-    else:
-        size_bytes, xxh3 = _from_medium(site, location, record.key)
-        is_same = (size_bytes, xxh3) == (wanted.size_bytes, wanted.xxh3)
-        said = f"{size_bytes} bytes, XXH3 {xxh3}"
-    if not is_same:
+    found = read_copy(site, service, record)
+    if not found.is_same(wanted):
         raise FixityMismatch(
-            f"{record.service}: {record.key} was read back as {said}, written were {wanted.size_bytes} bytes, "
-            f"XXH3 {wanted.xxh3}, SHA-256 {wanted.sha256}. The copy does not count; the original is in place."
+            f"{record.service}: {record.key} was read back as {found}, written were {written_as(wanted)}. "
+            "The copy does not count; the original is in place."
         )
-
-
-def _from_medium(site: Site, location: Location, key: Key) -> tuple[int, str]:
-    tree: Tree = site.tree(location.root)
-    try:
-        return read_back(tree, location.relative, site.lanes)
-    except FileNotFoundError as error:
-        raise ObjectMissing(f"{tree.path(location.relative)} is gone.") from error
-    except OSError as error:
-        raise ServiceUnavailable(f"{key} could not be read back: {error.strerror}.") from error
-
-
-def _streamed(service: Service, key: Key) -> Fixity:
-    digests = FixityDigests()
-    with closing(service.open(key)) as stored:
-        while piece := stored.read(1 << 20):
-            digests.update(piece)
-    return digests.fixity()
