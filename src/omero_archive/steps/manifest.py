@@ -20,8 +20,8 @@ MANIFEST = "manifest-sha256.txt"
 DESCRIPTION = "omero.json"
 
 
-def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
-    """Write a bundle's manifest and description to a service. Raises what the service raises."""
+def manifest(site: Site, bundle_id: int, service: ServiceName) -> str:
+    """Write a bundle's manifest and description to a service; the directory there. Raises what the service raises."""
     with site.catalogue.begin() as connection:
         bundle = bundles.by_id(connection, bundle_id)
         files = bundles.files(connection, bundle_id)
@@ -33,6 +33,7 @@ def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
     directory = _put(site.services[service], bundle, content, _attributes(files))
     with site.catalogue.begin() as connection:
         copies.manifest_written(connection, bundle_id, service, directory)
+    return directory
 
 
 def manifest_line(key: str, sha256: str) -> bytes:
