@@ -179,7 +179,7 @@ def _is_one_of(keys: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.type_coerce(file.c.key, sa.LargeBinary) == sa.any_(wanted)
 
 
-def _known(row: sa.Row[Any]) -> KnownCopy:
+def _known(row: Any) -> KnownCopy:
     return KnownCopy(
         bundle=BundleName(row[0]),
         key=Key(row[1]),

@@ -22,6 +22,7 @@ from omero_archive.cli import (
     init,
     pin,
     recall,
+    reconcile,
     release,
     run,
     service,
@@ -66,6 +67,7 @@ for command in (
     pin.pin,
     unarchive.unarchive,
     history.history,
+    reconcile.reconcile,
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)

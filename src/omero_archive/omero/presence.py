@@ -114,10 +114,16 @@ def marked(database: OmeroDatabase, wanted: Mapping[BundleName, Marks]) -> dict[
 
 
 def marked_names(database: OmeroDatabase) -> Iterator[list[BundleName]]:
-    """The bundles that annotations of ours name, whoever they are linked to: a thousand at a time, by annotation."""
+    """The bundles that annotations of ours name, a thousand at a time, by annotation.
+
+    Only those that are linked to any fileset or image: one that OMERO left behind when it deleted these marks nothing.
+    """
     query = """
         SELECT a.id, v.value FROM annotation AS a JOIN annotation_mapvalue AS v ON v.annotation_id = a.id
-        WHERE a.ns = %(ns)s AND v.name = %(key)s AND a.id > %(last)s ORDER BY a.id LIMIT 1000
+        WHERE a.ns = %(ns)s AND v.name = %(key)s AND a.id > %(last)s
+          AND (EXISTS (SELECT FROM imageannotationlink AS l WHERE l.child = a.id)
+               OR EXISTS (SELECT FROM filesetannotationlink AS l WHERE l.child = a.id))
+        ORDER BY a.id LIMIT 1000
     """
     last = -1
     with database.connect_read_only() as conn:

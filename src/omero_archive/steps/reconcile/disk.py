@@ -38,13 +38,17 @@ def why_not(site: Site, key: Key) -> str | None:
     return None
 
 
-def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
-    """What lies otherwise at the bundle's paths. With `is_read` files in links' places are read and hashed."""
+def is_looked_at(view: View) -> bool:
+    """Whether anything can be said of what lies at the bundle's paths."""
     record = view.record
     if record.intent is not None or (view.omero is not None and view.omero.is_gone):
-        return  # in between both, or deleted with its paths
-    if record.residency is Residency.RESIDENT and record.decision is not Decision.APPROVED:
-        return  # nothing is archived yet, or all is the users' again
+        return False  # in between both, or deleted with its paths
+    # Else nothing is archived yet, or all is the users' again.
+    return record.residency is not Residency.RESIDENT or record.decision is Decision.APPROVED
+
+
+def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
+    """What lies otherwise at the paths of a bundle that can be looked at. With `is_read` files in links' places are read and hashed."""
     missing_directories: set[str] = set()
     for file in view.files:
         try:

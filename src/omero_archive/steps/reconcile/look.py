@@ -135,7 +135,7 @@ def _findings(site: Site, view: View, places: _Places, *, is_read: bool) -> Iter
     """All of one bundle, without the services."""
     yield from bundle.differences(view)
     yield from omero.differences(site, view)
-    if places.root(view) is None:
+    if disk.is_looked_at(view) and places.root(view) is None:
         yield from disk.differences(site, view, is_read=is_read)
     if places.near is None:
         yield from near.differences(site, view)

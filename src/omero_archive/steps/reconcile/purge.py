@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from omero_archive.catalogue import bundles, copies, corrections, overview, pages
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.copies import CopyRecord
-from omero_archive.errors import ObjectMissing, ServiceUnavailable, WrongState
+from omero_archive.errors import ObjectMissing, WrongState
 from omero_archive.model import BundleName, FileKind, Key, ServiceName
 from omero_archive.near import Place
 from omero_archive.omero.presence import present, present_files
@@ -127,11 +127,11 @@ def _in_omero(site: Site, bundle: BundleRecord, files: tuple[FileRecord, ...], i
 
 
 def _at_paths(site: Site, files: tuple[FileRecord, ...]) -> Iterator[str]:
-    """Raises `Unavailable` if a directory of OMERO's does not look mounted, and what a path raises."""
     for top in {file.key.partition("/")[0]: file.key for file in files}.values():
         reason = disk.why_not(site, top)
         if reason is not None:
-            raise ServiceUnavailable(f"OMERO's disk could not be looked at, nothing was deleted: {reason}")
+            yield f"OMERO's disk could not be looked at: {reason}"
+            return
     left = []
     for file in files:
         tree, relative = site.original(file.key)

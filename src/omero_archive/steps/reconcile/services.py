@@ -58,6 +58,7 @@ def differences(site: Site, name: ServiceName) -> Iterator[Finding]:
         listing = iter(site.services[name].list(""))
         while page := list(islice(listing, _PAGE)):
             yield from _listed(site, name, page, seen)
+            site.progress("list", len(page), sum(one.size_bytes for one in page))
         for copies in pages.copies_in_pages(site.catalogue, name, EXPECTED):
             yield from _missing(site, name, [copy for copy in copies if (copy.id or 0) not in seen["copies"]])
         for manifests in pages.manifests_in_pages(site.catalogue, name):
