@@ -48,7 +48,7 @@ def is_looked_at(view: View) -> bool:
 
 
 def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
-    """What lies otherwise at the paths of a bundle that can be looked at. With `is_read` files in links' places are read and hashed."""
+    """What lies otherwise at a bundle's paths. With `is_read` files in links' places are read and hashed."""
     missing_directories: set[str] = set()
     for file in view.files:
         try:

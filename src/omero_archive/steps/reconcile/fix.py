@@ -49,7 +49,7 @@ def fix(site: Site, difference: Difference) -> str:
     Raises `Busy`, `WrongState` if it is no longer so, `OmeroIsOn` for what is written to OMERO's database, and what
     services raise; then nothing was changed.
     """
-    repair = _REPAIRS.get(difference.kind)
+    repair = REPAIRS.get(difference.kind)
     if repair is None or not difference.is_safe or difference.bundle is None:
         raise WrongState(f"{difference.kind}: {difference.would}")
     with site.catalogue.lock_bundle(difference.bundle):
@@ -307,7 +307,7 @@ def _close_recall(work: _Work) -> str:
     return "closed the recall"
 
 
-_REPAIRS: Mapping[Kind, Callable[[_Work], str]] = {
+REPAIRS: Mapping[Kind, Callable[[_Work], str]] = {
     Kind.LINK_MISSING: _make_link,
     Kind.TEMPORARY_LEFT: _drop_temporary,
     Kind.FACTS_CHANGED: _refresh,
@@ -326,3 +326,4 @@ _REPAIRS: Mapping[Kind, Callable[[_Work], str]] = {
     Kind.RECALL_LOST: _open_recall,
     Kind.RECALL_OPEN: _close_recall,
 }
+"""What is done about each kind that can be safe. A test compares it with `docs/howto/reconcile.md`."""

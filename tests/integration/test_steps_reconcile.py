@@ -55,7 +55,7 @@ def fixed(facility: Facility, *wanted: Kind) -> None:
         assert one.is_safe, one
         fix(facility.site, one)
     assert found(facility) == []
-    events = [row for row in rows_of(facility.site.catalogue.dsn, only=["event"])["event"]]
+    events = rows_of(facility.site.catalogue.dsn, only=["event"])["event"]
     told = {row["detail"]["difference"] for row in events if row["what"] == "reconciled"}
     assert set(wanted) <= told
 
@@ -347,9 +347,9 @@ def test_a_flag_that_was_reset_by_hand_is_set_again_with_omero_off(facility: Fac
     execute(facility, "UPDATE image SET archived = false WHERE id = %(image)s", image=plate.image_ids[2])
     one = only(facility, Kind.MARK_INCOMPLETE)
     assert f"Image:{plate.image_ids[2]}" in one.sentence
-    with psycopg.connect(make_conninfo(facility.demo.omero_dsn, application_name="OMERO.Server")):
-        with pytest.raises(OmeroIsOn):
-            fix(facility.site, one)
+    running = psycopg.connect(make_conninfo(facility.demo.omero_dsn, application_name="OMERO.Server"))
+    with running, pytest.raises(OmeroIsOn):
+        fix(facility.site, one)
     fixed(facility, Kind.MARK_INCOMPLETE)
     assert flags(facility, plate) == [True] * 6
 
