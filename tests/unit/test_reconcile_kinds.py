@@ -25,7 +25,7 @@ def test_the_page_says_that_something_is_done_exactly_where_there_is_a_repair() 
 
 
 def test_damage_is_named_on_the_page() -> None:
-    assert DAMAGE == {Kind.COPY_SIZE, Kind.NEAR_INCOMPLETE, Kind.NEAR_PARTLY_READABLE, Kind.NEAR_CHANGED}
+    assert {Kind.COPY_SIZE, Kind.NEAR_INCOMPLETE, Kind.NEAR_PARTLY_READABLE, Kind.NEAR_CHANGED} == DAMAGE
     assert "Damage, and so exit code 5: a copy of another size, near bytes incomplete or changed" in PAGE.read_text()
 
 
