@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger
 
 from omero_archive.catalogue.arrays import array
 from omero_archive.catalogue.bundles import BundleRecord
-from omero_archive.catalogue.events import actor, now, record
+from omero_archive.catalogue.events import WROTE, actor, now, record
 from omero_archive.catalogue.tables import bundle, copy, event, file, image, manifest, recall
 from omero_archive.model import Bundle, ServiceName
 
@@ -51,6 +51,7 @@ def record_deletions(
     connection: sa.Connection, found: BundleRecord, deleted: Sequence[tuple[str, str, str | None]]
 ) -> None:
     """An event for each object that a purge deletes: service, key and SHA-256 (None: a manifest's file)."""
+    connection.info[WROTE] = True
     fixed = {"at": now(connection), "actor": actor(connection), "bundle_id": found.id, "what": PURGED, "new": "deleted"}
     for start in range(0, len(deleted), 1000):
         rows = [
