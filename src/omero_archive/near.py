@@ -10,7 +10,7 @@ the bundle is away; so for them too one rename is all. The link in OMERO's repos
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -67,6 +67,27 @@ class Near:
     def is_taken_out(self, place: Place) -> bool:
         """Whether bytes of the bundle wait to be deleted, or to be put back."""
         return self.tree.look(_outgoing(place)) is not None
+
+    def has_ways(self, place: Place) -> bool:
+        """Whether any of our links inside the tree lead to the bundle, which has no directory for itself."""
+        if place.home is not None:
+            return False
+        found = ((key, self.tree.look(key)) for key in place.keys)
+        return any(entry is not None and entry.target == _way(place, key) for key, entry in found)
+
+    def private_names(self) -> Iterator[tuple[str, BundleName]]:
+        """The bundles that have a directory in ours: `incoming`, `outgoing` or `bundles`, and the bundle's name."""
+        for directory in ("incoming", "outgoing", "bundles"):
+            for name in self.tree.directories_in(f"{_PRIVATE}/{directory}"):
+                yield directory, BundleName(name)
+
+    def is_begun(self) -> bool:
+        """Whether anything ever was near: the directory that only we make is there. Else it may not be mounted."""
+        return self.tree.look(_PRIVATE) is not None
+
+    def visible_files(self) -> Iterator[str]:
+        """The paths of all files and links of the tree but those in our own directory."""
+        return (path for path in self.tree.files_below("") if not path.startswith(_PRIVATE + "/"))
 
     # ---- coming
 

@@ -176,6 +176,12 @@ def in_window() -> sa.ColumnElement[bool]:
     return sa.and_(bundle.c.residency == Residency.ONLINE, bundle.c.near_since == bundle.c.released_at)
 
 
+def every_after(connection: sa.Connection, last_id: int, *, limit: int) -> list[BundleRecord]:
+    """The next bundles by number: a page of all of them."""
+    query = sa.select(bundle).where(bundle.c.id > last_id).order_by(bundle.c.id).limit(limit)
+    return list(map(_record, connection.execute(query)))
+
+
 def total_bytes(connection: sa.Connection, names: Sequence[BundleName]) -> int:
     """The bytes of these bundles' files."""
     total = sa.select(sa.func.coalesce(sa.func.sum(bundle.c.size_bytes), 0)).where(bundle.c.name.in_(names))

@@ -24,6 +24,7 @@ from omero_archive.cli import (
     pin,
     rebuild,
     recall,
+    reconcile,
     release,
     run,
     service,
@@ -68,8 +69,9 @@ for command in (
     pin.pin,
     unarchive.unarchive,
     history.history,
-    rebuild.rebuild,
     audit.audit,
+    reconcile.reconcile,
+    rebuild.rebuild,
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)

@@ -125,6 +125,21 @@ def _failed(chapter: Chapter) -> str:
     return f"failed: {chapter.detail.get('error', '')}"
 
 
+def _reconciled(chapter: Chapter) -> str:
+    return f"reconciled ({chapter.detail.get('difference')}): {chapter.detail.get('did')}"
+
+
+def _purge(chapter: Chapter) -> str:
+    return f"OMERO had deleted it: {chapter.detail.get('objects')} objects are deleted for good"
+
+
+def _purged(chapter: Chapter) -> str:
+    if chapter.new == "deleted":
+        digest = chapter.detail.get("sha256")
+        return f"{chapter.detail.get('key')} deleted on {chapter.service}" + (f", SHA-256 {digest}" if digest else "")
+    return "purged: the catalogue has only its events now"
+
+
 def _by(chapter: Chapter) -> str:
     return str(chapter.detail.get("by") or chapter.actor)
 
@@ -158,4 +173,7 @@ _TOLD: Mapping[str, Callable[[Chapter], str]] = {
     "evicted": _evicted,
     "rebuilt": _rebuilt,
     "failed": _failed,
+    "reconciled": _reconciled,
+    "purge": _purge,
+    "purged": _purged,
 }

@@ -22,12 +22,13 @@ DESCRIPTION = "omero.json"
 FORMAT = "omero-archive bundle 1"
 
 
-def manifest(site: Site, bundle_id: int, service: ServiceName) -> None:
-    """Write a bundle's manifest and description to a service. Raises what the service raises."""
+def manifest(site: Site, bundle_id: int, service: ServiceName) -> str:
+    """Write a bundle's manifest and description to a service; the directory there. Raises what the service raises."""
     bundle, content, attributes = expected(site, bundle_id)
     directory = _put(site.services[service], bundle, content, attributes)
     with site.catalogue.begin() as connection:
         copies.manifest_written(connection, bundle_id, service, directory)
+    return directory
 
 
 def expected(site: Site, bundle_id: int) -> tuple[BundleRecord, dict[str, bytes], FileAttributes]:

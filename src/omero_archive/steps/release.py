@@ -44,7 +44,7 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
         granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
         now_in_omero = _same_in_omero(site, bundle, files)
         _intend(site, bundle, now_in_omero, proof(site, bundle, files, granted, offline=offline))
-        _mark(site, bundle, now_in_omero)
+        mark_in_omero(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
         _swap(site, files)
         _record(site, name)
@@ -165,7 +165,8 @@ def _intend(site: Site, bundle: BundleRecord, found: Bundle, why: dict[str, obje
         bundles.intend(connection, bundle, INTENT)
 
 
-def _mark(site: Site, bundle: BundleRecord, found: Bundle) -> None:
+def mark_in_omero(site: Site, bundle: BundleRecord, found: Bundle) -> None:
+    """Mark a bundle in OMERO's database, with OMERO off, or add what is missing of its mark; then record it."""
     facts = MarkFacts(
         services=site.settings.service_names,
         date=site.clock(),
