@@ -16,6 +16,7 @@ def test_history_tells_a_life_and_finds_whoever_changed_the_log(command_site: Co
     assert "OMERO off by 4 probes" in told
     assert "manifest SHA-256" in told
     life = site.run("history", "Fileset-3", "--json").json
+    assert site.run("history", "Fileset:3", "--json").json == life
     (bundle,) = life["bundles"]
     assert 9 in bundle["images"]
     assert life["chain"] is None

@@ -108,12 +108,12 @@ def test_a_copied_site_is_independent_of_its_template(demo_template: DemoSite, d
 
 
 def test_the_settings_of_a_site_are_toml_that_names_its_places(demo_site: DemoSite) -> None:
-    settings = tomllib.loads(settings_toml(demo_site, durable_after="2s"))
+    settings = tomllib.loads(settings_toml(demo_site, confirm_command=("is-on-tape",)))
     assert settings["omero"]["data_dir"] == str(demo_site.data_dir)
     assert settings["services"]["tape"] == {
         "type": "directory",
         "path": str(demo_site.service_path),
-        "durable_after": "2s",
+        "confirm_command": ["is-on-tape"],
     }
 
 

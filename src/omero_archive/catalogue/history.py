@@ -64,5 +64,5 @@ def bundles_with(connection: sa.Connection, *, image_id: int | None = None, file
     if image_id is not None:
         query = query.join(image, image.c.bundle_id == bundle.c.id).where(image.c.id == image_id)
     if fileset_id is not None:
-        query = query.where(bundle.c.fileset_ids.contains([fileset_id]))
+        query = query.where(sa.literal(fileset_id) == sa.any_(bundle.c.fileset_ids))
     return list(connection.scalars(query))

@@ -9,11 +9,17 @@ from rich.console import Console
 from omero_archive.app import initialise, open_site
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite, build_site, settings_toml
-from omero_archive.demo.story import Story, settings_path, tell
+from omero_archive.demo.story import Story, settings_path, tape_job_path, tell
 from omero_archive.errors import WrongUse
 from omero_archive.settings import load_settings
 
-DURABLE_AFTER = "5s"
+TAPE_JOB = """\
+#!/bin/sh
+# What the archive says of the files whose paths come on standard input, each ended by a NUL byte: all of them are
+# safe when the tape job has run. Here a file plays the tape job.
+if [ -e "$0.has-run" ]; then word=durable; else word='not yet'; fi
+tr -cd '\\0' | tr '\\0' '\\n' | sed "s/.*/$word/"
+"""
 
 
 def run_demo(directory: Path | None, *, keep: bool, large_mib: int, console: Console) -> Story:
@@ -64,7 +70,9 @@ def _build(place: Path, postgres: EmbeddedPostgres, large_mib: int) -> DemoSite:
     site = build_site(place, postgres=postgres, large_mib=large_mib)
     site.service_path.mkdir()
     work = '\n[work]\npoll = "500ms"\nretry_after = "1s"\n'
-    settings_path(place).write_text(settings_toml(site, durable_after=DURABLE_AFTER, keep_originals="7d") + work)
+    tape_job_path(place).write_text(TAPE_JOB)
+    command = ("sh", str(tape_job_path(place)))
+    settings_path(place).write_text(settings_toml(site, confirm_command=command, keep_originals="7d") + work)
     with open_site(load_settings(settings_path(place))) as opened:
         initialise(opened)
     return site

@@ -9,7 +9,7 @@ made). No date, name or pixel is random; only the uuids are, because OMERO's dat
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -97,7 +97,7 @@ def build_site(
 
 
 def settings_toml(
-    site: DemoSite, *, durable_after: str = "5s", keep_originals: str = "0d", proof_lifetime: str = "1h"
+    site: DemoSite, *, confirm_command: Sequence[str], keep_originals: str = "0d", proof_lifetime: str = "1h"
 ) -> str:
     """The text of an `omero-archive.toml` for this site, with one service `tape` and an OMERO that is off."""
     sections: Mapping[str, Mapping[str, object]] = {
@@ -112,7 +112,7 @@ def settings_toml(
         "services.tape": {
             "type": "directory",
             "path": str(site.service_path),
-            "durable_after": durable_after,
+            "confirm_command": list(confirm_command),
         },
         "release": {
             "copies": ["tape"],

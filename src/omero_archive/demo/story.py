@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 from rich.table import Table
 
@@ -140,6 +142,8 @@ def tell(site: DemoSite, console: Console) -> Story:
     _release(story, before)
     _evict(story)
     _recall(story, before)
+    _damage(story)
+    _lose_the_catalogue(story, before)
     _unarchive(story, before)
     _sum_up(story)
     return story
@@ -175,11 +179,13 @@ def _copy(story: Story) -> None:
     story.claim("the others are in the archive, byte for byte", story.are_copies_equal())
     story.tell(
         "4. The archive takes its time",
-        "A copy counts only when the archive vouches for it, here some seconds after it was written. Until then "
-        "nothing is replaced.",
+        "A copy counts only when the archive vouches for it: here when its tape job has run, as a program of the site "
+        "tells. Until then nothing is replaced.",
     )
     story.run("status")
     story.run("release", story.good[0].reference, exits=3)
+    story.console.print("The tape job runs ...")
+    tape_job_path(story.site.directory).with_suffix(".has-run").touch()
     story.run("run", "--wait", "60s")
 
 
@@ -234,9 +240,44 @@ def _recall(story: Story, before: Before) -> None:
     story.claim("the pixels are the same", story.do_pixels_equal(before))
 
 
+def _damage(story: Story) -> None:
+    story.tell(
+        "9. A byte goes wrong in the archive",
+        "Years pass, and a disk of the archive rots: one byte of one copy is changed now, behind everybody's back. An "
+        "audit reads the copies again and finds it. Healing sets the damaged bytes aside and writes the copy anew, "
+        "from bytes that have the SHA-256 of the original.",
+    )
+    fileset = story.good[0]
+    copy = story.site.service_path / fileset.entry
+    flip_last_byte(copy)
+    story.run("audit", fileset.reference, exits=5)
+    story.run("audit", fileset.reference, "--heal", exits=0)
+    story.run("run", "--wait", "60s")
+    story.run("audit", "--all")
+    story.claim("the copy has its bytes again", filecmp.cmp(story.site.path(fileset.entry), copy, shallow=False))
+    aside = story.site.service_path / "damaged" / fileset.reference.replace(":", "-") / "1" / fileset.entry
+    story.claim("the damaged bytes were not thrown away", aside.is_file() and not filecmp.cmp(aside, copy, False))
+    story.run("history", fileset.reference)
+    story.run("history", "--verify")
+
+
+def _lose_the_catalogue(story: Story, before: Before) -> None:
+    story.tell(
+        "10. The catalogue is lost",
+        "omero-archive's own database is dropped now, and there is no backup. The manifests in the archive, OMERO's "
+        "database and the disk make it anew.",
+    )
+    drop_database(story.site.catalogue_dsn)
+    story.run("init")
+    story.run("rebuild")
+    story.run("run", "--wait", "60s")
+    story.run("reconcile")
+    story.claim("the images still open, with the same pixels", story.do_pixels_equal(before))
+
+
 def _unarchive(story: Story, before: Before) -> None:
     story.tell(
-        "9. Unarchive: as if nothing had happened",
+        "11. Unarchive: as if nothing had happened",
         "The originals go back to their places, the links and the marks away. The copies in the archive stay.",
     )
     story.run("unarchive", "--all")
@@ -290,10 +331,31 @@ def _fileset_images(story: Story) -> set[int]:
     return {image for fileset in story.good if fileset.fileset_id is not None for image in fileset.image_ids}
 
 
+def flip_last_byte(path: Path) -> None:
+    """What a rotting disk does: another byte, the same size and times."""
+    seen = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x01
+    path.write_bytes(content)
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def drop_database(dsn: str) -> None:
+    """Drop a database, whoever is connected."""
+    name = conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(name))))
+
+
 def _check_manifests(site: DemoSite) -> bool:
     manifests = sorted(path.relative_to(site.service_path) for path in site.service_path.glob("manifests/*/*.txt"))
     command = ["sha256sum", "--check", "--quiet", "--strict", *map(str, manifests)]
     return bool(manifests) and subprocess.run(command, cwd=site.service_path, check=False).returncode == 0
+
+
+def tape_job_path(directory: Path) -> Path:
+    """The program that says whether copies are safe; they are once the same path with `.has-run` is there."""
+    return directory / "tape-job"
 
 
 def settings_path(directory: Path) -> Path:
