@@ -50,16 +50,19 @@ def is_looked_at(view: View) -> bool:
 def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
     """What lies otherwise at a bundle's paths. With `is_read` files in links' places are read and hashed."""
     missing_directories: set[str] = set()
+    keys = view.keys_in_omero()
     for file in view.files:
+        # None: OMERO could not be asked; False: its row is gone or has another path, which is a difference of its own.
+        is_in_omero = None if keys is None else keys.get((file.original.kind, file.original.omero_id)) == file.key
         try:
-            yield from _file(site, view, file, is_read=is_read, missing_directories=missing_directories)
+            yield from _file(site, view, file, is_in_omero, is_read=is_read, missing_directories=missing_directories)
         except (ArchiveError, OSError) as error:
             yield NotLooked(place="OMERO's disk", name=as_text(file.key), reason=str(error))
             return
 
 
 def _file(
-    site: Site, view: View, file: FileRecord, *, is_read: bool, missing_directories: set[str]
+    site: Site, view: View, file: FileRecord, is_in_omero: bool | None, *, is_read: bool, missing_directories: set[str]
 ) -> Iterator[Difference]:
     tree, relative = site.original(file.key)
     found = tree.look(relative)
@@ -72,13 +75,10 @@ def _file(
     kind = judge(file, found, is_released=view.is_released, target=site.link_target(file.key))
     if kind is Kind.ORIGINAL_BACK and is_read and _sha256(tree, relative) != file.source.fixity.sha256:
         kind = Kind.OTHER_FILE
-    in_omero = view.in_omero(file)
-    is_moved = view.omero is not None and (in_omero is None or in_omero.key != file.key)
     if kind is Kind.LINK_MISSING:
-        if not is_moved:  # else the file's row in OMERO is the difference
-            is_safe = in_omero is not None
-            yield _difference(kind, view, file, "nothing lies at its path.", is_safe=is_safe)
-    elif kind is not None and not (kind is Kind.ORIGINAL_MISSING and is_moved):
+        if is_in_omero is not False:
+            yield _difference(kind, view, file, "nothing lies at its path.", is_safe=is_in_omero is True)
+    elif kind is not None and not (kind is Kind.ORIGINAL_MISSING and is_in_omero is False):
         yield _difference(kind, view, file, _sentence(kind, site, file, found))
     if kind is None and (left := tree.look(temporary_of(relative))) is not None:
         yield _temporary(view, file, left, str(tree.path(temporary_of(relative))))

@@ -113,8 +113,9 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
         )
         would = "a person must look: move what is left of it aside, and the next reconcile records it OFFLINE."
         yield _of(Kind.NEAR_INCOMPLETE, view, sentence, would)
+    lost = {file.key for file in missing}
     for file in view.files:
-        if file not in missing and not _is_unchanged(site, place, file):
+        if file.key not in lost and not _is_unchanged(site, place, file):
             text = f"{as_text(file.key)}: its near bytes have another size or mtime than was archived."
             would = f"a person must look; archived was SHA-256 {file.source.fixity.sha256}."
             yield _of(Kind.NEAR_CHANGED, view, text, would, key=file.key)

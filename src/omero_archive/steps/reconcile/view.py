@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from omero_archive.catalogue import bundles, pages
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord, ImageRecord
 from omero_archive.errors import DatabaseUnavailable, UnknownObject
-from omero_archive.model import Bundle, ObjectRef, ObjectType, OriginalFile
+from omero_archive.model import Bundle, FileKind, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import RefusedBundle
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.presence import Marked, Marks, Present, marked, present
@@ -53,11 +53,12 @@ class View:
         """Whether links should be in the originals' places."""
         return self.record.residency is not Residency.RESIDENT and self.record.intent is None
 
-    def in_omero(self, file: FileRecord) -> OriginalFile | None:
-        """The file as OMERO has it in this bundle now, None if it has not or could not be asked."""
-        same = None if self.omero is None else self.omero.same(self.record)
-        known = {} if same is None else {(one.kind, one.omero_id): one for one in same.files}
-        return known.get((file.original.kind, file.original.omero_id))
+    def keys_in_omero(self) -> dict[tuple[FileKind, int], Key] | None:
+        """The key that each file of this bundle has in OMERO now; None if OMERO could not be asked."""
+        if self.omero is None:
+            return None
+        same = self.omero.same(self.record)
+        return {} if same is None else {(one.kind, one.omero_id): one.key for one in same.files}
 
 
 def views(site: Site, records: Sequence[BundleRecord], *, is_omero_there: bool) -> Iterator[View]:
