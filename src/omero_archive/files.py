@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omero_archive import disk
 from omero_archive.errors import (
@@ -35,6 +37,9 @@ from omero_archive.errors import (
 )
 from omero_archive.model import FileAttributes, FileIdentity, Key
 from omero_archive.states import Permit
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Model = Callable[[str], FileAttributes | None]
 """Tells the mode and the owner that a new directory should have, None where there is nothing to go by."""
@@ -434,6 +439,23 @@ def unchanged(one: FileIdentity, other: FileIdentity) -> bool:
 def same_time(one_ns: int, other_ns: int) -> bool:
     """Whether two mtimes are one, kept by file systems of different precision (FAT and old NFS keep 2 s)."""
     return abs(one_ns - other_ns) < 2_000_000_000
+
+
+class Reading(io.FileIO):
+    """An open file as a stream, read by the same system call as everything else; closing it closes the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, "rb")
+
+    def readinto(self, buffer: "Buffer", /) -> int:
+        return disk.readv(self.fileno(), [buffer])
+
+    # FileIO's own go past `readinto`.
+    def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.read(self, -1 if size is None else size)
+
+    def readall(self) -> bytes:
+        return io.RawIOBase.readall(self)
 
 
 def entry_of(fd: int) -> Entry:

@@ -33,6 +33,7 @@ from omero_archive.files import (
     TEMPORARY_SUFFIX,
     Entry,
     EntryKind,
+    Reading,
     Tree,
     Workbench,
     entry_of,
@@ -268,7 +269,7 @@ class DirectoryService(Service):
                 if entry_of(fd).kind is not EntryKind.FILE:
                     raise ObjectMissing(f"{self._name}: {tree.path(key)} is not a file.")
                 os.lseek(fd, offset, os.SEEK_SET)
-                return os.fdopen(fd, "rb", buffering=0)
+                return Reading(fd)
             except BaseException:
                 os.close(fd)
                 raise

@@ -5,7 +5,6 @@ it is copied and verified first. Then OMERO's rows get their previous values bac
 later: a reader may just have resolved the old link.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from typing import BinaryIO
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
-from omero_archive.files import EntryKind, Tree, same_time, temporary_of, translated
+from omero_archive.files import EntryKind, Reading, Tree, same_time, temporary_of, translated
 from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.marks import unmark
@@ -139,7 +138,7 @@ def _copy_back(site: Site, file: FileRecord, near_path: str) -> None:
 
 def open_near(near: Tree, path: str) -> BinaryIO:
     """A near file, to be copied."""
-    return os.fdopen(near.open_to_read(path), "rb", buffering=0)
+    return Reading(near.open_to_read(path))
 
 
 def _swap_back(site: Site, files: Sequence[FileRecord]) -> None:
