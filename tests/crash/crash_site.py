@@ -1,0 +1,309 @@
+"""A small site whose commands run as processes with a fault in them, and what can be seen of it afterwards.
+
+Each command is a child of this process, forked for it: it opens the site anew, as a command that an administrator
+starts does. What is seen afterwards is read from the disk and by SQL, not asked of omero-archive.
+"""
+
+import errno
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from postgres_proxy import Cut, PostgresProxy
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from demo_fixtures import copy_site
+from omero_archive.app import initialise, open_site
+from omero_archive.cli.main import main
+from omero_archive.demo.site import DemoSite, PostgresServer
+from omero_archive.settings import load_settings
+from omero_archive.steps import unarchive
+from omero_archive.testing.faulty_disk import STOPPED, Call, Fault, FaultyDisk
+from site_fixtures import sha256_of, write_settings
+
+STEPS = ("add", "run", "release", "evict", "recall", "unarchive")
+"""The cycle, by its commands. `run` is copy, manifest, verify and confirm."""
+
+DATABASES = ("catalogue", "omero")
+
+MOST_SECONDS = 60
+"""No command takes so long: one that does hangs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, and what it did until then."""
+
+    code: int
+    text: str  # standard error and output
+    calls: tuple[Call, ...] = ()  # only of a command that came to its end
+    commits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def was_stopped(self) -> bool:
+        return self.code == STOPPED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Everything that counts, at one moment. Paths are relative to the site's directory."""
+
+    disk: dict[str, tuple[object, ...]]  # kind, mode, size, mtime, names, target or SHA-256
+    catalogue: dict[str, list[dict[str, Any]]]
+    marks: dict[str, Any]
+
+
+class CrashSite:
+    """One fileset of a demo site, through the cycle and back as often as one likes."""
+
+    def __init__(self, template: DemoSite, slug: str, directory: Path, *, postgres: PostgresServer) -> None:
+        self.demo = copy_site(template, directory / "site", postgres=postgres)
+        self.fileset = self.demo.fileset(slug)
+        self.slug = slug
+        self.reference = self.fileset.reference
+        self.original = {key: sha256_of(self.demo.path(key)) for key in self.fileset.keys}
+        self._postgres = postgres
+        self._ends = ExitStack()
+        # A socket's name is short.
+        self._sockets = Path(tempfile.mkdtemp(prefix="oa-crash-"))
+        self._ends.callback(shutil.rmtree, self._sockets)
+        self._settings = write_settings(self.demo, work='poll = "1h"\nretry_after = "1h"\nmax_failures = 1000\nmax_failure_rate = 1\n')
+        text = self._settings.read_text()
+        for database, dsn in zip(DATABASES, (self.demo.catalogue_dsn, self.demo.omero_dsn), strict=True):
+            proxy = PostgresProxy(dsn, self._sockets / database, stop=_stop)
+            text = text.replace(json.dumps(dsn), json.dumps(proxy.dsn))
+        self._proxied = self.demo.directory / "proxied.toml"
+        self._proxied.write_text(text)
+        with open_site(load_settings(self._settings)) as site:
+            initialise(site)
+        self.catalogue = self._ends.enter_context(_connected(self.demo.catalogue_dsn))
+        self.omero = self._ends.enter_context(_connected(self.demo.omero_dsn))
+        self._marker = self.demo.service_path / ".omero-archive" / "service"
+        tables = self.catalogue.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            " AND relname <> 'alembic_version'"
+        ).fetchall()
+        self._clear = f"TRUNCATE {', '.join(row['relname'] for row in tables)} RESTART IDENTITY CASCADE"
+        # The flags as they are before anything is marked.
+        self.flags = self.marks()["flags"]
+
+    def close(self) -> None:
+        """Drop its databases and its directory."""
+        self._ends.close()
+        with psycopg.connect(self._postgres.dsn(), autocommit=True) as conn:
+            for dsn in (self.demo.omero_dsn, self.demo.catalogue_dsn):
+                conn.execute(f'DROP DATABASE IF EXISTS "{conninfo_to_dict(dsn)["dbname"]}" WITH (FORCE)'.encode())
+        shutil.rmtree(self.demo.directory)
+
+    def __enter__(self) -> "CrashSite":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- doing
+
+    def arguments(self, step: str) -> list[str]:
+        """The command line of a step."""
+        return [step] if step == "run" else [step, self.reference]
+
+    def command(
+        self, step: str, fault: Fault | None = None, *, cuts: dict[str, Cut] | None = None, watched: bool = False
+    ) -> Ended:
+        """A command as a process; `watched` tells its calls and commits."""
+        report = self._sockets / "report"
+        output = self._sockets / "output"
+        report.unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            self._become(step, fault, cuts=cuts, report=report, output=output, watched=watched)
+        code = _waited(child)
+        self._until_alone()
+        known = json.loads(report.read_text()) if report.exists() else {"calls": [], "commits": {}}
+        return Ended(
+            code=code,
+            text=output.read_text(errors="replace"),
+            calls=tuple(Call(name=name, path=path) for name, path in known["calls"]),
+            commits=known["commits"],
+        )
+
+    def _become(
+        self,
+        step: str,
+        fault: Fault | None,
+        *,
+        cuts: dict[str, Cut] | None,
+        report: Path,
+        output: Path,
+        watched: bool,
+    ) -> None:
+        code: object = 70
+        try:
+            target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+            unarchive.GRACE_S = 0.0  # nobody reads the old links here
+            with ExitStack() as around:
+                proxies = {}
+                settings = self._settings
+                if cuts is not None or watched:
+                    settings = self._proxied
+                    for database, dsn in zip(DATABASES, (self.demo.catalogue_dsn, self.demo.omero_dsn), strict=True):
+                        cut = (cuts or {}).get(database)
+                        proxies[database] = around.enter_context(
+                            PostgresProxy(dsn, self._sockets / database, cut, stop=_stop)
+                        )
+                disk = FaultyDisk(fault)
+                if fault is not None or watched:
+                    around.enter_context(disk)
+                code = _main(["--settings", str(settings), *self.arguments(step)])
+            calls = [(call.name, call.path) for call in disk.calls] if watched else []
+            commits = {name: proxy.commits for name, proxy in proxies.items()}
+            report.write_text(json.dumps({"calls": calls, "commits": commits}))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code if isinstance(code, int) else 70)
+
+    def _until_alone(self) -> None:
+        """Until the server has noticed that the process ended: its locks go with its sessions."""
+        names = [conninfo_to_dict(dsn)["dbname"] for dsn in (self.demo.catalogue_dsn, self.demo.omero_dsn)]
+        ours = [self.catalogue.info.backend_pid, self.omero.info.backend_pid]
+        deadline = time.monotonic() + MOST_SECONDS
+        while self.catalogue.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> ALL(%s)", (names, ours)
+        ).fetchall():
+            assert time.monotonic() < deadline, "sessions of a process that ended are still there"
+            time.sleep(0.001)
+
+    def time_passes(self) -> None:
+        """What waits for its time is due now."""
+        for table in ("bundle", "copy"):
+            self.catalogue.execute(f"UPDATE {table} SET retry_at = now() WHERE retry_at IS NOT NULL".encode())
+        self.catalogue.execute("UPDATE copy SET asked_at = asked_at - interval '1 day' WHERE state = 'VERIFIED'")
+
+    def reset(self) -> None:
+        """As if nothing had ever been archived. The originals must be in their places, and OMERO unmarked."""
+        self.catalogue.execute(self._clear.encode())
+        for path in (*self.demo.service_path.iterdir(), *self.demo.archive_root.iterdir()):
+            if path.name == ".omero-archive" and path.parent == self.demo.service_path:
+                shutil.rmtree(path / "incoming", ignore_errors=True)
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    # ---- looking
+
+    def paths(self) -> dict[str, Path]:
+        return {key: self.demo.path(key) for key in self.fileset.keys}
+
+    def seen(self) -> Seen:
+        return Seen(disk=self.disk(), catalogue=self.states(), marks=self.marks())
+
+    def disk(self) -> dict[str, tuple[object, ...]]:
+        """Everything on the site's disks."""
+        found: dict[str, tuple[object, ...]] = {}
+        top = str(self.demo.directory)
+        for root in (self.demo.data_dir, self.demo.service_path):
+            for directory, names, files in os.walk(root):
+                for name in (*names, *files):
+                    path = os.path.join(directory, name)
+                    found[os.path.relpath(path, top)] = self._entry(path)
+        return found
+
+    def _entry(self, path: str) -> tuple[object, ...]:
+        seen = os.lstat(path)
+        kind = stat.S_IFMT(seen.st_mode)
+        if kind == stat.S_IFDIR:
+            return ("directory", stat.S_IMODE(seen.st_mode))
+        if kind == stat.S_IFLNK:
+            return ("link", os.readlink(path))
+        # Only what can be ours is read: the others are as large as one likes.
+        content = sha256_of(Path(path)) if self._is_ours(path) else ""
+        return ("file", stat.S_IMODE(seen.st_mode), seen.st_size, seen.st_mtime_ns, seen.st_nlink, content)
+
+    def _is_ours(self, path: str) -> bool:
+        below = (str(self.demo.archive_root) + "/", str(self.demo.service_path) + "/")
+        return path.startswith(below) or path.endswith(tuple(self.fileset.keys))
+
+    def states(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of the catalogue without times and numbers."""
+        queries = {
+            "bundle": "SELECT name, decision, residency, is_marked, intent, hold_reason, size_bytes, file_count,"
+            " attempts, last_error, needs_attention, released_at IS NULL AS unreleased, near_since IS NULL AS away"
+            " FROM bundle ORDER BY name",
+            "copy": "SELECT encode(f.key, 'escape') AS key, service, state, c.sha256, verified_at IS NULL AS unverified,"
+            " confirmed_at IS NULL AS unconfirmed, word, c.attempts, c.last_error, c.needs_attention"
+            " FROM copy c JOIN file f ON f.id = c.file_id ORDER BY key, service",
+            "file": "SELECT encode(key, 'escape') AS key, size_bytes, sha256, xxh3, mtime_ns, mode, uid, gid FROM file"
+            " ORDER BY key",
+            "image": "SELECT id, is_fileset_image FROM image ORDER BY id",
+            "manifest": "SELECT service, directory FROM manifest ORDER BY service",
+            "recall": "SELECT outcome, finished_at IS NULL AS is_open FROM recall WHERE finished_at IS NULL",
+        }
+        return {name: self.catalogue.execute(query.encode()).fetchall() for name, query in queries.items()}
+
+    def events(self) -> list[dict[str, Any]]:
+        return self.catalogue.execute("SELECT what, old, new, detail FROM event ORDER BY id").fetchall()
+
+    def marks(self) -> dict[str, Any]:
+        """OMERO's flags of the fileset's images, and our annotations with what they are linked to."""
+        images = list(self.fileset.image_ids)
+        flags = self.omero.execute("SELECT id, archived FROM image WHERE id = ANY(%s) ORDER BY id", (images,)).fetchall()
+        annotations = self.omero.execute(
+            "SELECT id FROM annotation WHERE ns = 'omero-archive/archived' ORDER BY id"
+        ).fetchall()
+        linked = self.omero.execute(
+            "SELECT 'image' AS of, parent FROM imageannotationlink l JOIN annotation a ON a.id = l.child"
+            " WHERE a.ns = 'omero-archive/archived' UNION ALL SELECT 'fileset', parent FROM filesetannotationlink l"
+            " JOIN annotation a ON a.id = l.child WHERE a.ns = 'omero-archive/archived' ORDER BY 1, 2"
+        ).fetchall()
+        return {
+            "flags": {row["id"]: row["archived"] for row in flags},
+            "annotations": len(annotations),
+            "linked": [(row["of"], row["parent"]) for row in linked],
+        }
+
+
+def _main(arguments: Sequence[str]) -> object:
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        return 0 if end.code is None else end.code
+    return 0
+
+
+def _stop() -> None:
+    os._exit(STOPPED)
+
+
+def _waited(child: int) -> int:
+    deadline = time.monotonic() + MOST_SECONDS
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            return errno.ETIMEDOUT
+        time.sleep(0.002)
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator["psycopg.Connection[dict[str, Any]]"]:
+    # Of an application that OMERO's proof of silence does not count as OMERO.
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row, application_name="omero-archive") as conn:
+        yield conn
