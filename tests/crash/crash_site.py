@@ -18,17 +18,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import procrastinate  # noqa: F401 - imported once here, not in every child
 import psycopg
+import typer.main
 from postgres_proxy import Cut, PostgresProxy
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from demo_fixtures import copy_site
 from omero_archive.app import initialise, open_site
-from omero_archive.cli.main import main
+from omero_archive.catalogue import bundles
+from omero_archive.catalogue.bundles import Request
+from omero_archive.cli import main as command_line
 from omero_archive.demo.site import DemoSite, PostgresServer
+from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.omero.closure import bundles as closure
 from omero_archive.settings import load_settings
+from omero_archive.states import Decision, Residency
 from omero_archive.steps import unarchive
+from omero_archive.steps.add import add
+from omero_archive.steps.evict import evict
+from omero_archive.steps.recall import recall, request_recall
+from omero_archive.steps.release import release
 from omero_archive.testing.faulty_disk import STOPPED, Call, Fault, FaultyDisk
 from site_fixtures import sha256_of, write_settings
 
@@ -72,6 +83,7 @@ class CrashSite:
         self.fileset = self.demo.fileset(slug)
         self.slug = slug
         self.reference = self.fileset.reference
+        self.name = BundleName(self.reference.replace(":", "-"))
         self.original = {key: sha256_of(self.demo.path(key)) for key in self.fileset.keys}
         self._postgres = postgres
         self._ends = ExitStack()
@@ -79,6 +91,7 @@ class CrashSite:
         self._sockets = Path(tempfile.mkdtemp(prefix="oa-crash-"))
         self._ends.callback(shutil.rmtree, self._sockets)
         self._settings = write_settings(self.demo, work='poll = "1h"\nretry_after = "1h"\nmax_failures = 1000\nmax_failure_rate = 1\n')
+        command_line.app = typer.main.get_command(command_line.app) if isinstance(command_line.app, typer.Typer) else command_line.app  # type: ignore[assignment]  # built once, not in every child
         text = self._settings.read_text()
         for database, dsn in zip(DATABASES, (self.demo.catalogue_dsn, self.demo.omero_dsn), strict=True):
             proxy = PostgresProxy(dsn, self._sockets / database, stop=_stop)
@@ -95,6 +108,8 @@ class CrashSite:
             " AND relname <> 'alembic_version'"
         ).fetchall()
         self._clear = f"TRUNCATE {', '.join(row['relname'] for row in tables)} RESTART IDENTITY CASCADE"
+        self._warm = self._ends.enter_context(open_site(load_settings(self._settings)))
+        unarchive.GRACE_S = 0.0  # nobody reads the old links here
         # The flags as they are before anything is marked.
         self.flags = self.marks()["flags"]
 
@@ -125,11 +140,12 @@ class CrashSite:
         report = self._sockets / "report"
         output = self._sockets / "output"
         report.unlink(missing_ok=True)
+        before = self._sessions()
         child = os.fork()
         if child == 0:
             self._become(step, fault, cuts=cuts, report=report, output=output, watched=watched)
         code = _waited(child)
-        self._until_alone()
+        self._until_alone(before)
         known = json.loads(report.read_text()) if report.exists() else {"calls": [], "commits": {}}
         return Ended(
             code=code,
@@ -153,7 +169,6 @@ class CrashSite:
             target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(target, 1)
             os.dup2(target, 2)
-            unarchive.GRACE_S = 0.0  # nobody reads the old links here
             with ExitStack() as around:
                 proxies = {}
                 settings = self._settings
@@ -176,16 +191,65 @@ class CrashSite:
         finally:
             os._exit(code if isinstance(code, int) else 70)
 
-    def _until_alone(self) -> None:
-        """Until the server has noticed that the process ended: its locks go with its sessions."""
+    def _sessions(self) -> set[int]:
         names = [conninfo_to_dict(dsn)["dbname"] for dsn in (self.demo.catalogue_dsn, self.demo.omero_dsn)]
-        ours = [self.catalogue.info.backend_pid, self.omero.info.backend_pid]
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = ANY(%s)"
+        return {row["pid"] for row in self.catalogue.execute(query, (names,)).fetchall()}
+
+    def _until_alone(self, before: set[int]) -> None:
+        """Until the server has noticed that the process ended: its locks go with its sessions."""
         deadline = time.monotonic() + MOST_SECONDS
-        while self.catalogue.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> ALL(%s)", (names, ours)
-        ).fetchall():
+        while self._sessions() - before:
             assert time.monotonic() < deadline, "sessions of a process that ended are still there"
             time.sleep(0.001)
+
+    def prepare(self, step: str) -> None:
+        """Bring the site to where a step begins, from wherever it is; without processes, since that is no test."""
+        with self._warm.catalogue.begin() as connection:
+            bundle = bundles.by_name(connection, self.name)
+        if step in ("add", "run") or bundle is None or not self._is_archived():
+            self._unarchived()
+            self.reset()
+            for earlier in STEPS[: STEPS.index(step)]:
+                assert self.command(earlier).code == 0
+            return
+        match step, bundle.residency:
+            case "release", _:
+                self._unarchived()
+                self._added()
+            case "evict" | "unarchive", Residency.RESIDENT:
+                self._added()
+                release(self._warm, self.name)
+            case "evict" | "unarchive", _:
+                request_recall(self._warm, self.name, by="test")
+                recall(self._warm, self.name)
+            case "recall", Residency.RESIDENT:
+                self._added()
+                release(self._warm, self.name)
+                evict(self._warm, self.name)
+            case "recall", _:
+                evict(self._warm, self.name)
+
+    def _is_archived(self) -> bool:
+        copies = self.states()["copy"]
+        return all(copy["unconfirmed"] is False for copy in copies)
+
+    def _added(self) -> None:
+        kind, _, number = self.reference.partition(":")
+        (found,) = closure(self._warm.omero, [ObjectRef(type=ObjectType(kind), id=int(number))])
+        assert isinstance(found, Bundle)
+        add(self._warm, found, Request(by="test"), decision=Decision.APPROVED)
+
+    def _unarchived(self) -> None:
+        with self._warm.catalogue.begin() as connection:
+            bundle = bundles.by_name(connection, self.name)
+        if bundle is None or (bundle.residency is Residency.RESIDENT and bundle.intent is None):
+            return
+        if bundle.residency is Residency.RESIDENT:
+            release(self._warm, self.name)
+        for _, error in unarchive.unarchive(self._warm, [self.name]):
+            if error is not None:
+                raise error
 
     def time_passes(self) -> None:
         """What waits for its time is due now."""
@@ -279,7 +343,7 @@ class CrashSite:
 
 def _main(arguments: Sequence[str]) -> object:
     try:
-        main(list(arguments))
+        command_line.main(list(arguments))
     except SystemExit as end:
         return 0 if end.code is None else end.code
     return 0
