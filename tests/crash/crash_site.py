@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import procrastinate  # noqa: F401 - imported once here, not in every child
 import psycopg
 import typer.main
 from postgres_proxy import Cut, PostgresProxy
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
@@ -31,7 +32,7 @@ from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
 from omero_archive.cli import main as command_line
 from omero_archive.demo.site import DemoSite, PostgresServer
-from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.settings import load_settings
 from omero_archive.states import Decision, Residency
@@ -42,11 +43,21 @@ from omero_archive.steps.recall import recall, request_recall
 from omero_archive.steps.release import release
 from omero_archive.testing.faulty_disk import STOPPED, Call, Fault, FaultyDisk
 from site_fixtures import sha256_of, write_settings
+from witness import Witness
 
 STEPS = ("add", "run", "release", "evict", "recall", "unarchive")
 """The cycle, by its commands. `run` is copy, manifest, verify and confirm."""
 
 DATABASES = ("catalogue", "omero")
+
+_OWN = (
+    *(f"OMERO/Archive/.omero-archive{below}" for below in ("", "/incoming", "/outgoing", "/bundles")),
+    *(f"tape/.omero-archive{below}" for below in ("", "/incoming", "/service")),
+)
+"""Made when they are first needed, and kept."""
+
+WORK = 'poll = "1h"\nretry_after = "1h"\nmax_failures = 1000\nmax_failure_rate = 1\n'
+"""What fails is tried again when `time_passes`, not before."""
 
 MOST_SECONDS = 60
 """No command takes so long: one that does hangs."""
@@ -79,47 +90,58 @@ class CrashSite:
     """One fileset of a demo site, through the cycle and back as often as one likes."""
 
     def __init__(self, template: DemoSite, slug: str, directory: Path, *, postgres: PostgresServer) -> None:
-        self.demo = copy_site(template, directory / "site", postgres=postgres)
-        self.fileset = self.demo.fileset(slug)
+        self._template, self._directory, self._postgres = template, directory, postgres
         self.slug = slug
+        self.fileset = template.fileset(slug)
         self.reference = self.fileset.reference
         self.name = BundleName(self.reference.replace(":", "-"))
-        self.original = {key: sha256_of(self.demo.path(key)) for key in self.fileset.keys}
-        self._postgres = postgres
+        if isinstance(command_line.app, typer.Typer):  # built once, not in every child
+            command_line.app = typer.main.get_command(command_line.app)  # type: ignore[assignment]
+        unarchive.GRACE_S = 0.0  # nobody reads the old links here
+        self._build()
+
+    def _build(self) -> None:
         self._ends = ExitStack()
-        # A socket's name is short.
-        self._sockets = Path(tempfile.mkdtemp(prefix="oa-crash-"))
+        self.demo = copy_site(self._template, self._directory / "site", postgres=self._postgres)
+        self._ends.callback(self._drop)
+        self.witness = Witness.of_site(replace(self.demo, filesets=(self.fileset,)))
+        self._sockets = Path(tempfile.mkdtemp(prefix="oa-crash-"))  # a socket's name is short
         self._ends.callback(shutil.rmtree, self._sockets)
-        self._settings = write_settings(self.demo, work='poll = "1h"\nretry_after = "1h"\nmax_failures = 1000\nmax_failure_rate = 1\n')
-        command_line.app = typer.main.get_command(command_line.app) if isinstance(command_line.app, typer.Typer) else command_line.app  # type: ignore[assignment]  # built once, not in every child
-        text = self._settings.read_text()
-        for database, dsn in zip(DATABASES, (self.demo.catalogue_dsn, self.demo.omero_dsn), strict=True):
-            proxy = PostgresProxy(dsn, self._sockets / database, stop=_stop)
-            text = text.replace(json.dumps(dsn), json.dumps(proxy.dsn))
-        self._proxied = self.demo.directory / "proxied.toml"
-        self._proxied.write_text(text)
+        self._settings = write_settings(self.demo, work=WORK)
+        self._proxied = self._sockets / "proxied.toml"
+        self._proxied.write_text(self._through_proxies(self._settings.read_text()))
         with open_site(load_settings(self._settings)) as site:
             initialise(site)
+        self._warm = self._ends.enter_context(open_site(load_settings(self._settings)))
         self.catalogue = self._ends.enter_context(_connected(self.demo.catalogue_dsn))
         self.omero = self._ends.enter_context(_connected(self.demo.omero_dsn))
-        self._marker = self.demo.service_path / ".omero-archive" / "service"
         tables = self.catalogue.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
             " AND relname <> 'alembic_version'"
         ).fetchall()
         self._clear = f"TRUNCATE {', '.join(row['relname'] for row in tables)} RESTART IDENTITY CASCADE"
-        self._warm = self._ends.enter_context(open_site(load_settings(self._settings)))
-        unarchive.GRACE_S = 0.0  # nobody reads the old links here
-        # The flags as they are before anything is marked.
-        self.flags = self.marks()["flags"]
+
+    def _through_proxies(self, text: str) -> str:
+        for database, dsn in zip(DATABASES, (self.demo.catalogue_dsn, self.demo.omero_dsn), strict=True):
+            proxy = PostgresProxy(dsn, self._sockets / database, stop=_stop)
+            text = text.replace(json.dumps(dsn), json.dumps(proxy.dsn))
+        return text
+
+    def _drop(self) -> None:
+        with psycopg.connect(self._postgres.dsn(), autocommit=True) as conn:
+            for dsn in (self.demo.omero_dsn, self.demo.catalogue_dsn):
+                name = str(conninfo_to_dict(dsn)["dbname"])
+                conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        shutil.rmtree(self.demo.directory)
 
     def close(self) -> None:
         """Drop its databases and its directory."""
         self._ends.close()
-        with psycopg.connect(self._postgres.dsn(), autocommit=True) as conn:
-            for dsn in (self.demo.omero_dsn, self.demo.catalogue_dsn):
-                conn.execute(f'DROP DATABASE IF EXISTS "{conninfo_to_dict(dsn)["dbname"]}" WITH (FORCE)'.encode())
-        shutil.rmtree(self.demo.directory)
+
+    def renew(self) -> None:
+        """After something that must not be: the site anew, so that what comes next is not measured by it."""
+        self._ends.close()
+        self._build()
 
     def __enter__(self) -> "CrashSite":
         return self
@@ -270,8 +292,11 @@ class CrashSite:
 
     # ---- looking
 
-    def paths(self) -> dict[str, Path]:
-        return {key: self.demo.path(key) for key in self.fileset.keys}
+    def cannot_read(self, key: str) -> str | None:
+        """What is wrong with what a reader of a path gets, or that he gets nothing."""
+        if not os.path.exists(self.demo.path(Key(key))):
+            return f"{key}: a reader gets nothing"
+        return self.witness.read(key)
 
     def seen(self) -> Seen:
         return Seen(disk=self.disk(), catalogue=self.states(), marks=self.marks())
@@ -285,6 +310,8 @@ class CrashSite:
                 for name in (*names, *files):
                     path = os.path.join(directory, name)
                     found[os.path.relpath(path, top)] = self._entry(path)
+        for name in _OWN:
+            found.pop(name, None)
         return found
 
     def _entry(self, path: str) -> tuple[object, ...]:

@@ -95,12 +95,12 @@ def clear(site: Site, name: BundleName) -> None:
         _clear_near(site, place, files)
         # Looked at again after the second names went, which changed ctime.
         identities = {file.id: _in_place(site, file) for file in files}
+        site.near.forget(place)  # before it is recorded: afterwards nobody would come back for it
         with site.catalogue.begin() as connection:
             bundles.identified(connection, identities)
             bundles.move(connection, bundle, Residency.RESIDENT, intent=None, near_since=None, released_at=None)
             if bundle.decision is Decision.APPROVED:
                 bundles.decide(connection, bundle, Decision.RETURNED, note="unarchived")
-        site.near.forget(place)
 
 
 def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord, ...]]:
