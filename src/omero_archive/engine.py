@@ -8,6 +8,7 @@ never retries.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.copies import Failure, Slice
-from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, Refused
+from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, DatabaseUnavailable, Refused
+from omero_archive.files import disk_errors
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.audit_due import audit_due, is_audit_due
@@ -93,8 +95,9 @@ class Engine:
             self._app.task(name=step, queue=step)(self._task(step))
 
     def plan(self) -> list[Job]:
-        """All work that is due now."""
-        return list(self._due())
+        """All work that is due now. Raises `DiskFailed` if `near` cannot be looked at."""
+        with disk_errors("what is due"):
+            return list(self._due())
 
     def waits_for_services(self) -> bool:
         """Whether copies are verified and a service has not vouched for them yet."""
@@ -105,7 +108,8 @@ class Engine:
         """Work off everything that is due, also what becomes due by that, and return."""
         while jobs := [job for job in self.plan() if job.step in steps and not self._is_stopped(job.step)]:
             before = self.result.done + self.result.failed
-            asyncio.run(self._work_off(jobs, steps))
+            with _queue_reached():
+                asyncio.run(self._work_off(jobs, steps))
             self._site.catalogue.seal()
             if self.result.done + self.result.failed == before:
                 break  # others are on it, or it cannot be done now: not a reason to spin
@@ -225,7 +229,8 @@ class Engine:
     def _run(self, job: Job) -> None:
         """One job. Whatever happens is written down; the next job goes on."""
         try:
-            tally = self._step(job)
+            with disk_errors(job.step):
+                tally = self._step(job)
         except Busy:
             tally = Tally()  # somebody else is doing it
         except ArchiveError as error:
@@ -286,6 +291,17 @@ class Engine:
 
 def _failure(error: ArchiveError, site: Site) -> Failure:
     return Failure(message=str(error), retry_at=site.retry_at(error, 0))
+
+
+@contextmanager
+def _queue_reached() -> Iterator[None]:
+    from procrastinate.exceptions import ConnectorException
+
+    try:
+        yield
+    except ConnectorException as error:
+        cause = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise DatabaseUnavailable(f"the job queue in the catalogue's database cannot be reached: {cause[0]}") from error
 
 
 def apply_queue_schema(dsn: str) -> bool:

@@ -29,6 +29,7 @@ from omero_archive import disk
 from omero_archive.errors import (
     ArchiveError,
     BrokenInvariant,
+    DiskFailed,
     NotEnoughSpace,
     SourceChanged,
     TargetFailed,
@@ -552,6 +553,18 @@ def translated(error: OSError, subject: str) -> ArchiveError:
             return NotEnoughSpace(f"{subject}: {error.strerror}; nothing was left half done.")
         case _:
             return TargetFailed(f"{subject}: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def disk_errors(subject: str) -> Iterator[None]:
+    """Around a whole piece of work: what the system refuses in it, and nobody inside expected, is `DiskFailed`."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise DiskFailed(
+            f"{subject}: {error.strerror or error}{where}. Nothing is lost; run it again, it goes on from there."
+        ) from error
 
 
 def _unlink_all(tree: Tree, directory: str, doomed: list[str]) -> None:

@@ -228,4 +228,3 @@ def _short(path: str) -> str:
 def thinned(points: Sequence[Point], every: int) -> list[Point]:
     """Every n-th, the first among them."""
     return list(points[::every])
-

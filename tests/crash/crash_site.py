@@ -352,7 +352,9 @@ class CrashSite:
     def marks(self) -> dict[str, Any]:
         """OMERO's flags of the fileset's images, and our annotations with what they are linked to."""
         images = list(self.fileset.image_ids)
-        flags = self.omero.execute("SELECT id, archived FROM image WHERE id = ANY(%s) ORDER BY id", (images,)).fetchall()
+        flags = self.omero.execute(
+            "SELECT id, archived FROM image WHERE id = ANY(%s) ORDER BY id", (images,)
+        ).fetchall()
         annotations = self.omero.execute(
             "SELECT id FROM annotation WHERE ns = 'omero-archive/archived' ORDER BY id"
         ).fetchall()

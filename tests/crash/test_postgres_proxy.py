@@ -59,11 +59,14 @@ def test_a_commit_that_is_cut_is_done_or_not_and_the_client_never_hears_of_it(
 
 def test_the_process_is_stopped_only_when_the_commit_is_done(numbers: str, tmp_path: Path) -> None:
     seen: list[list[int]] = []
-    with PostgresProxy(
-        numbers,
-        Path(tempfile.mkdtemp(prefix="oa-px-")),
-        Cut(at=1, loss=Loss.STOP),
-        stop=lambda: seen.append(known(numbers)),
-    ) as proxy, pytest.raises(psycopg.OperationalError):
+    with (
+        PostgresProxy(
+            numbers,
+            Path(tempfile.mkdtemp(prefix="oa-px-")),
+            Cut(at=1, loss=Loss.STOP),
+            stop=lambda: seen.append(known(numbers)),
+        ) as proxy,
+        pytest.raises(psycopg.OperationalError),
+    ):
         insert(proxy.dsn, 7)
     assert seen == [[7]]

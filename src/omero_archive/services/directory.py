@@ -168,9 +168,12 @@ class DirectoryService(Service):
                 places[directory] = translated(error, f"{self._name}: {directory}")
         return places
 
-    def _workbench(self, tree: Tree) -> Workbench:
+    @contextmanager
+    def _workbench(self, tree: Tree) -> Iterator[Workbench]:
+        """What cannot be removed at its end is swept by the next: whoever puts something is told to try again."""
         try:
-            return Workbench(tree, INCOMING)
+            with Workbench(tree, INCOMING) as bench:
+                yield bench
         except OSError as error:
             raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
 

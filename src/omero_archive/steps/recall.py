@@ -48,7 +48,7 @@ def request_recall(site: Site, name: BundleName, *, by: str, reason: str | None 
 
 def recall(site: Site, name: BundleName) -> None:
     """Bring one bundle near. Raises `NotEnoughSpace`, `ObjectOffline` while it is staged, `FixityMismatch`."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         with site.catalogue.begin() as connection:
             files = bundles.files(connection, bundle.id)

@@ -66,7 +66,7 @@ def put_back(site: Site, name: BundleName) -> None:
     if bundle.residency in (Residency.OFFLINE, Residency.RECALLING):
         recall(site, name)
         site.prove_offline()  # again: that may have taken hours
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle, files = _load(site, name)
         require_unarchivable(bundle)
         place = place_of(bundle, files)
@@ -85,7 +85,7 @@ def put_back(site: Site, name: BundleName) -> None:
 
 def clear(site: Site, name: BundleName) -> None:
     """Take the near names of a bundle away whose originals are back, and record it RESIDENT."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle, files = _load(site, name)
         if bundle.intent != INTENT:
             return  # another process finished it
