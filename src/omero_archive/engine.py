@@ -282,6 +282,8 @@ class Engine:
                 piece = Slice(service=ServiceName(job.service or ""), first_id=job.first, last_id=job.last)
                 copies.slice_failed(connection, piece, state, _failure(error, self._site))
                 return
+            if job.step == "manifest" and job.first not in dict(copies.without_manifest(connection, job.service or "")):
+                return  # it was done: only the answer to its commit was lost
             bundle = bundles.by_id(connection, job.first)
             # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
             may_pass = job.step == "evict" and isinstance(error, Refused)

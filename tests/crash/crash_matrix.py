@@ -17,7 +17,7 @@ from postgres_proxy import Cut, Loss
 from omero_archive.testing.faulty_disk import Call, Fail, Fault, Shorten, Stop
 
 READABLE = ("add", "run", "release", "unarchive")
-"""The steps in which every path gives its bytes at every moment: only evict takes them away, only recall brings them."""
+"""The steps in which every path gives its bytes at every moment: evict takes them away, recall brings them."""
 
 
 class Kind(StrEnum):
@@ -89,19 +89,23 @@ class Plan:
     after: dict[str, Seen] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, site: CrashSite) -> "Plan":
-        """Run every step twice, each time prepared as for a point; `AssertionError` if it does not leave the same."""
+    def of(cls, site: CrashSite, *, steps: Sequence[str] = STEPS) -> "Plan":
+        """Of these steps, as `learn` learns them."""
         plan = cls()
-        for step in STEPS:
-            for is_second in (False, True):
-                site.prepare(step)
-                ended = site.command(step, watched=True)
-                assert ended.code == 0, (step, ended.text)
-                seen = site.seen()
-                assert not (wrong := site.witness.look(at_rest=True)), (step, wrong)
-                assert not is_second or not (new := differences(plan.after[step], seen)), (step, new)
-                plan.calls[step], plan.commits[step], plan.after[step] = ended.calls, ended.commits, seen
+        for step in steps:
+            plan.learn(site, step)
         return plan
+
+    def learn(self, site: CrashSite, step: str) -> None:
+        """Run a step twice, each time prepared as for a point; `AssertionError` if it does not leave the same."""
+        for is_second in (False, True):
+            site.prepare(step)
+            ended = site.command(step, watched=True)
+            assert ended.code == 0, (step, ended.text)
+            seen = site.seen()
+            assert not (wrong := site.witness.look(at_rest=True)), (step, wrong)
+            assert not is_second or not (new := differences(self.after[step], seen)), (step, new)
+            self.calls[step], self.commits[step], self.after[step] = ended.calls, ended.commits, seen
 
     # ---- the points
 
@@ -225,6 +229,9 @@ def _short(path: str) -> str:
     return "/".join(path.split("/")[-2:])
 
 
-def thinned(points: Sequence[Point], every: int) -> list[Point]:
-    """Every n-th, the first among them."""
-    return list(points[::every])
+def one_of_each(points: Sequence[Point]) -> list[Point]:
+    """For each call and each COMMIT one of the ways in which it goes wrong: the ways take turns."""
+    by_place: dict[tuple[str, int], list[Point]] = {}
+    for point in points:
+        by_place.setdefault((point.call if point.kind is Kind.COMMIT else "", point.number), []).append(point)
+    return [ways[turn % len(ways)] for turn, ways in enumerate(by_place.values())]

@@ -208,7 +208,7 @@ class CrashSite:
             calls = [(call.name, call.path) for call in disk.calls] if watched else []
             commits = {name: proxy.commits for name, proxy in proxies.items()}
             report.write_text(json.dumps({"calls": calls, "commits": commits}))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a child never comes back to its parent's code
             traceback.print_exc()
         finally:
             os._exit(code if isinstance(code, int) else 70)
@@ -335,8 +335,9 @@ class CrashSite:
             "bundle": "SELECT name, decision, residency, is_marked, intent, hold_reason, size_bytes, file_count,"
             " attempts, last_error, needs_attention, released_at IS NULL AS unreleased, near_since IS NULL AS away"
             " FROM bundle ORDER BY name",
-            "copy": "SELECT encode(f.key, 'escape') AS key, service, state, c.sha256, verified_at IS NULL AS unverified,"
-            " confirmed_at IS NULL AS unconfirmed, word, c.attempts, c.last_error, c.needs_attention"
+            "copy": "SELECT encode(f.key, 'escape') AS key, service, state, c.sha256,"
+            " verified_at IS NULL AS unverified, confirmed_at IS NULL AS unconfirmed, c.attempts, c.last_error,"
+            " c.needs_attention"
             " FROM copy c JOIN file f ON f.id = c.file_id ORDER BY key, service",
             "file": "SELECT encode(key, 'escape') AS key, size_bytes, sha256, xxh3, mtime_ns, mode, uid, gid FROM file"
             " ORDER BY key",

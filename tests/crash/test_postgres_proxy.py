@@ -12,9 +12,11 @@ from postgres_proxy import Cut, Loss, PostgresProxy
 
 @contextmanager
 def proxied(dsn: str, cut: Cut | None = None) -> Iterator[PostgresProxy]:
-    with tempfile.TemporaryDirectory(prefix="oa-px-") as directory:
-        with PostgresProxy(dsn, Path(directory), cut, stop=lambda: None) as proxy:
-            yield proxy
+    with (
+        tempfile.TemporaryDirectory(prefix="oa-px-") as directory,
+        PostgresProxy(dsn, Path(directory), cut, stop=lambda: None) as proxy,
+    ):
+        yield proxy
 
 
 def insert(dsn: str, value: int) -> None:

@@ -73,6 +73,7 @@ def recall(site: Site, name: BundleName) -> None:
 def _finish(site: Site, bundle: BundleRecord) -> None:
     with site.catalogue.begin() as connection:
         recalls.finish(connection, bundle.id, "done")
+        bundles.try_again(connection, bundle.id)  # it worked: what went wrong before is over
 
 
 def _fetch(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], place: Place) -> None:
