@@ -5,8 +5,10 @@ call and every COMMIT in one of the ways in which it can go wrong, then the othe
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
+import random
 import shutil
 import sys
 import tempfile
@@ -29,9 +31,9 @@ from omero_archive.demo.site import DemoSite, build_site  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "reference" / "crash-matrix.md"
 SLUGS = ("ics", "omero4")
-PIECE = 25
-TO_THE_END = 10
-"""So many points of a piece are done, and the next goes on to the end of the cycle."""
+PIECE = 12
+TO_THE_END = 12
+"""Every so manieth point of a piece goes on to the end of the cycle."""
 
 COLUMNS = (
     *("step", "calls", "process stops", "call fails", "connection lost"),
@@ -125,7 +127,7 @@ def _plans(template: DemoSite, postgres: EmbeddedPostgres, directory: Path) -> d
 
 
 def _run(plans: dict[str, Plan], jobs: int) -> Iterator[tuple[str, Outcome]]:
-    pieces = [piece for rank in (0, 1, 2) for slug in SLUGS for piece in _pieces(plans[slug], slug, rank)]
+    pieces = [piece for rank in (0, 1, 2) for piece in _in_turns(plans, rank)]
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         for number, found in enumerate(pool.imap_unordered(_tried, pieces), 1):
             for slug, outcome in found:
@@ -141,13 +143,20 @@ def _tried(piece: Piece) -> list[tuple[str, Outcome]]:
     return [(piece.slug, outcome) for outcome in _worker.outcomes(piece)]
 
 
-def _pieces(plan: Plan, slug: str, rank: int) -> Iterator[Piece]:
-    for step in STEPS:
-        others = [*plan.faults(step), *plan.losses(step)]
-        first = [*one_of_each(plan.faults(step)), *one_of_each(plan.losses(step))]
-        points = (plan.stops(step), first, [point for point in others if point not in first])[rank]
-        for start in range(0, len(points), PIECE):
-            yield Piece(slug=slug, points=tuple(points[start : start + PIECE]))
+def _in_turns(plans: dict[str, Plan], rank: int) -> Iterator[Piece]:
+    """The pieces of all steps in turns, so that a run that ends early has tried something of each."""
+    turns = [_pieces(plans[slug], slug, step, rank) for step in STEPS for slug in SLUGS]
+    return (piece for turn in itertools.zip_longest(*turns) for piece in turn if piece is not None)
+
+
+def _pieces(plan: Plan, slug: str, step: str, rank: int) -> Iterator[Piece]:
+    others = [*plan.faults(step), *plan.losses(step)]
+    first = [*one_of_each(plan.faults(step)), *one_of_each(plan.losses(step))]
+    points = (plan.stops(step), first, [point for point in others if point not in first])[rank]
+    if rank:
+        random.Random(f"{slug} {step}").shuffle(points)
+    for start in range(0, len(points), PIECE):
+        yield Piece(slug=slug, points=tuple(points[start : start + PIECE]))
 
 
 # ---- the page
@@ -174,7 +183,7 @@ After each, an independent checker looks at the disk, at the archive and at both
 or in enough durable copies; each path has an entry, and gives its bytes where it must; a fileset opens as a whole or
 not at all; OMERO's images are all marked or none, and all where a link stands. Then the command is run again without a
 fault, and everything is compared with what an undisturbed run leaves: every state in the catalogue, every mark in
-OMERO, every file, link and directory with its bytes, times and modes; no temporary file may be left. After every tenth
+OMERO, every file, link and directory with its bytes, times and modes; no temporary file may be left. After every twelfth
 point the whole cycle goes on to its end and the originals are compared with what they were. A command must end with an
 error that has a name (exit codes 1, 3, 4), and a copy that could not be read must not be called damaged or missing.
 

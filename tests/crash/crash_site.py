@@ -232,8 +232,11 @@ class CrashSite:
         if step in ("add", "run") or bundle is None or not self._is_archived():
             self._unarchived()
             self.reset()
-            for earlier in STEPS[: STEPS.index(step)]:
-                assert self.command(earlier).code == 0
+            if step != "add":
+                self._added()
+            if step not in ("add", "run"):
+                assert self.command("run").code == 0
+                self.prepare(step)
             return
         match step, bundle.residency:
             case "release", _:
