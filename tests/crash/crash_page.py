@@ -183,9 +183,10 @@ After each, an independent checker looks at the disk, at the archive and at both
 or in enough durable copies; each path has an entry, and gives its bytes where it must; a fileset opens as a whole or
 not at all; OMERO's images are all marked or none, and all where a link stands. Then the command is run again without a
 fault, and everything is compared with what an undisturbed run leaves: every state in the catalogue, every mark in
-OMERO, every file, link and directory with its bytes, times and modes; no temporary file may be left. After every twelfth
-point the whole cycle goes on to its end and the originals are compared with what they were. A command must end with an
-error that has a name (exit codes 1, 3, 4), and a copy that could not be read must not be called damaged or missing.
+OMERO, every file, link and directory with its bytes, times and modes; no temporary file may be left. After every
+twelfth point the whole cycle goes on to its end and the originals are compared with what they were. A command must end
+with an error that has a name (exit codes 1, 3, 4), and a copy that could not be read must not be called damaged or
+missing.
 
 **{len(outcomes)} of {every} points tried, {wrong} with something wrong.**
 

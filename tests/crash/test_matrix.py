@@ -13,8 +13,8 @@ from crash_site import STEPS, CrashSite
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
 
-FAULTS = 5
-LOSSES = 2
+FAULTS = 3
+LOSSES = 1
 """So many of each step."""
 
 
