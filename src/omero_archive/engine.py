@@ -121,7 +121,8 @@ class Engine:
 
     def work(self, *, steps: tuple[str, ...] = QUEUES) -> None:
         """Go on until a signal says stop; what becomes due is looked for every `work.poll`."""
-        asyncio.run(self._work_on(steps))
+        with _queue_reached():
+            asyncio.run(self._work_on(steps))
 
     # ---- the inside
 
@@ -183,8 +184,9 @@ class Engine:
                 await asyncio.to_thread(self._site.catalogue.seal)
                 jobs = await asyncio.to_thread(self.plan)
                 self._close_breaker_after_a_while()
-                await self._rescue()
-                await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
+                with _queue_reached():
+                    await self._rescue()
+                    await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
             except ArchiveError as error:
                 _log.warning("could not plan", action="plan", error=str(error))
             await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
@@ -282,7 +284,9 @@ class Engine:
                 piece = Slice(service=ServiceName(job.service or ""), first_id=job.first, last_id=job.last)
                 copies.slice_failed(connection, piece, state, _failure(error, self._site))
                 return
-            if job.step == "manifest" and job.first not in dict(copies.without_manifest(connection, job.service or "")):
+            if job.step == "manifest" and job.first not in dict(
+                copies.without_manifest(connection, ServiceName(job.service or ""))
+            ):
                 return  # it was done: only the answer to its commit was lost
             bundle = bundles.by_id(connection, job.first)
             # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
