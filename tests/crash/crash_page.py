@@ -1,7 +1,8 @@
 """Runs the crash matrix and writes docs/reference/crash-matrix.md: `make crash-matrix`, ARGS="--minutes 15".
 
 Two processes take pieces of it, each with a site of its own: first every place where a process can stop, then every
-call and every COMMIT in one of the ways in which it can go wrong, then the other ways, as long as there is time.
+COMMIT and every call that changes a disk in one of the ways in which it can go wrong, then so every other call, then all
+the other ways, as long as there is time.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from crash_matrix import Kind, Outcome, Plan, Point, one_of_each, tried  # noqa:
 from crash_site import STEPS, CrashSite  # noqa: E402
 from postgres_proxy import Loss  # noqa: E402
 
+from omero_archive import disk  # noqa: E402
 from omero_archive.demo.postgres import EmbeddedPostgres  # noqa: E402
 from omero_archive.demo.site import DemoSite, build_site  # noqa: E402
 
@@ -39,6 +41,7 @@ COLUMNS = (
     *("step", "calls", "process stops", "call fails", "connection lost"),
     *("stopped, then finished", "error, then finished", "not noticed, all was right", "wrong"),
 )
+RANKS = range(4)
 CODES = ("ENOSPC", "EIO", "EROFS", "EDQUOT", "ESTALE", "half of it")
 
 
@@ -127,7 +130,7 @@ def _plans(template: DemoSite, postgres: EmbeddedPostgres, directory: Path) -> d
 
 
 def _run(plans: dict[str, Plan], jobs: int) -> Iterator[tuple[str, Outcome]]:
-    pieces = [piece for rank in (0, 1, 2) for piece in _in_turns(plans, rank)]
+    pieces = [piece for rank in RANKS for piece in _in_turns(plans, rank)]
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         for number, found in enumerate(pool.imap_unordered(_tried, pieces), 1):
             for slug, outcome in found:
@@ -152,7 +155,9 @@ def _in_turns(plans: dict[str, Plan], rank: int) -> Iterator[Piece]:
 def _pieces(plan: Plan, slug: str, step: str, rank: int) -> Iterator[Piece]:
     others = [*plan.faults(step), *plan.losses(step)]
     first = [*one_of_each(plan.faults(step)), *one_of_each(plan.losses(step))]
-    points = (plan.stops(step), first, [point for point in others if point not in first])[rank]
+    changes = [point for point in first if point.kind is Kind.COMMIT or point.call in disk.CHANGES]
+    reads = [point for point in first if point not in changes]
+    points = (plan.stops(step), changes, reads, [point for point in others if point not in first])[rank]
     if rank:
         random.Random(f"{slug} {step}").shuffle(points)
     for start in range(0, len(points), PIECE):
