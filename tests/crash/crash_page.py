@@ -1,8 +1,8 @@
 """Runs the crash matrix and writes docs/reference/crash-matrix.md: `make crash-matrix`, ARGS="--minutes 15".
 
 Two processes take pieces of it, each with a site of its own: first every place where a process can stop, then every
-COMMIT and every call that changes a disk in one of the ways in which it can go wrong, then so every other call, then all
-the other ways, as long as there is time.
+COMMIT and every call that changes a disk in one of the ways in which it can go wrong, then so every other call, then
+all the other ways, as long as there is time.
 """
 
 import argparse

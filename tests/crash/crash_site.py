@@ -5,10 +5,12 @@ starts does. What is seen afterwards is read from the disk and by SQL, not asked
 """
 
 import errno
+import gc
 import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import traceback
@@ -189,8 +191,9 @@ class CrashSite:
         code: object = 70
         try:
             target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.dup2(target, 1)
-            os.dup2(target, 2)
+            gc.disable()  # it would touch, and so copy, every page of the parent
+            # Another file than pytest's, which it keeps in memory and this process will not live to write out.
+            sys.stdout = sys.stderr = open(target, "w", errors="backslashreplace", buffering=1)  # noqa: SIM115
             with ExitStack() as around:
                 proxies = {}
                 settings = self._settings
@@ -205,6 +208,7 @@ class CrashSite:
                 if fault is not None or watched:
                     around.enter_context(disk)
                 code = _main(["--settings", str(settings), *self.arguments(step)])
+            sys.stdout.flush()
             calls = [(call.name, call.path) for call in disk.calls] if watched else []
             commits = {name: proxy.commits for name, proxy in proxies.items()}
             report.write_text(json.dumps({"calls": calls, "commits": commits}))
