@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format bench reference clean
+.PHONY: help setup demo test lint check format bench crash-matrix reference clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 setup: $(VENV)/dev.stamp ## make .venv with all that development needs
 
@@ -33,6 +33,9 @@ format: $(VENV)/dev.stamp ## format, and repair what ruff can repair
 
 bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
 	$(BIN)/python -m bench $(ARGS)
+
+crash-matrix: $(VENV)/dev.stamp ## stop and fail everywhere; writes docs/reference/crash-matrix.md; ARGS="--minutes 15"
+	$(BIN)/python tests/crash/crash_page.py $(ARGS)
 
 reference: $(VENV)/dev.stamp ## write docs/reference/commands.md anew from the command line
 	$(BIN)/python docs/generate_reference.py

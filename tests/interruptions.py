@@ -1,16 +1,14 @@
 """Stops a step, as a kill would, before any of its changes: a system call that changes a name, a sync, a commit."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
-from omero_archive import linux
+from omero_archive import disk
 
-_SYSTEM_CALLS = ((os, "rename"), (os, "link"), (os, "symlink"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"))
-_OURS = ((linux, "rename_to_free_name"), (linux, "syncfs"))
+_CALLS = ("rename", "link", "symlink", "unlink", "rmdir", "mkdir", "rename_to_free_name", "syncfs")
 
 
 class Stopped(BaseException):
@@ -43,16 +41,16 @@ def stopped_before(number: int) -> Iterator[None]:  # noqa: C901
 
         return wrapped
 
-    kept = [(module, name, getattr(module, name)) for module, name in (*_SYSTEM_CALLS, *_OURS)]
+    kept = [(name, getattr(disk, name)) for name in _CALLS]
     listeners = (("commit", committing), ("before_cursor_execute", wrote))
     for name, listener in listeners:
         sa.event.listen(sa.Engine, name, listener)
-    for module, name, call in kept:
-        setattr(module, name, stopping(call))
+    for name, call in kept:
+        setattr(disk, name, stopping(call))
     try:
         yield
     finally:
-        for module, name, call in kept:
-            setattr(module, name, call)
+        for name, call in kept:
+            setattr(disk, name, call)
         for name, listener in listeners:
             sa.event.remove(sa.Engine, name, listener)

@@ -8,6 +8,7 @@ never retries.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.copies import Failure, Slice
-from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, Refused
+from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, DatabaseUnavailable, Refused
+from omero_archive.files import disk_errors
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.audit_due import audit_due, is_audit_due
@@ -93,8 +95,9 @@ class Engine:
             self._app.task(name=step, queue=step)(self._task(step))
 
     def plan(self) -> list[Job]:
-        """All work that is due now."""
-        return list(self._due())
+        """All work that is due now. Raises `DiskFailed` if `near` cannot be looked at."""
+        with disk_errors("what is due"):
+            return list(self._due())
 
     def waits_for_services(self) -> bool:
         """Whether copies are verified and a service has not vouched for them yet."""
@@ -105,7 +108,8 @@ class Engine:
         """Work off everything that is due, also what becomes due by that, and return."""
         while jobs := [job for job in self.plan() if job.step in steps and not self._is_stopped(job.step)]:
             before = self.result.done + self.result.failed
-            asyncio.run(self._work_off(jobs, steps))
+            with _queue_reached():
+                asyncio.run(self._work_off(jobs, steps))
             self._site.catalogue.seal()
             if self.result.done + self.result.failed == before:
                 break  # others are on it, or it cannot be done now: not a reason to spin
@@ -117,7 +121,8 @@ class Engine:
 
     def work(self, *, steps: tuple[str, ...] = QUEUES) -> None:
         """Go on until a signal says stop; what becomes due is looked for every `work.poll`."""
-        asyncio.run(self._work_on(steps))
+        with _queue_reached():
+            asyncio.run(self._work_on(steps))
 
     # ---- the inside
 
@@ -179,8 +184,9 @@ class Engine:
                 await asyncio.to_thread(self._site.catalogue.seal)
                 jobs = await asyncio.to_thread(self.plan)
                 self._close_breaker_after_a_while()
-                await self._rescue()
-                await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
+                with _queue_reached():
+                    await self._rescue()
+                    await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
             except ArchiveError as error:
                 _log.warning("could not plan", action="plan", error=str(error))
             await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
@@ -225,7 +231,8 @@ class Engine:
     def _run(self, job: Job) -> None:
         """One job. Whatever happens is written down; the next job goes on."""
         try:
-            tally = self._step(job)
+            with disk_errors(job.step):
+                tally = self._step(job)
         except Busy:
             tally = Tally()  # somebody else is doing it
         except ArchiveError as error:
@@ -277,6 +284,10 @@ class Engine:
                 piece = Slice(service=ServiceName(job.service or ""), first_id=job.first, last_id=job.last)
                 copies.slice_failed(connection, piece, state, _failure(error, self._site))
                 return
+            if job.step == "manifest" and job.first not in dict(
+                copies.without_manifest(connection, ServiceName(job.service or ""))
+            ):
+                return  # it was done: only the answer to its commit was lost
             bundle = bundles.by_id(connection, job.first)
             # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
             may_pass = job.step == "evict" and isinstance(error, Refused)
@@ -286,6 +297,17 @@ class Engine:
 
 def _failure(error: ArchiveError, site: Site) -> Failure:
     return Failure(message=str(error), retry_at=site.retry_at(error, 0))
+
+
+@contextmanager
+def _queue_reached() -> Iterator[None]:
+    from procrastinate.exceptions import ConnectorException
+
+    try:
+        yield
+    except ConnectorException as error:
+        cause = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise DatabaseUnavailable(f"the job queue in the catalogue's database cannot be reached: {cause[0]}") from error
 
 
 def apply_queue_schema(dsn: str) -> bool:

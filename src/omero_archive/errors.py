@@ -19,6 +19,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── ServiceUnavailable
     │   ├── DatabaseUnavailable
     │   ├── NotEnoughSpace
+    │   ├── DiskFailed
     │   ├── Busy
     │   └── ObjectOffline
     ├── ItemFailed                    exit 1   one item failed, the others went on
@@ -111,6 +112,10 @@ class DatabaseUnavailable(Unavailable):
 
 class NotEnoughSpace(Unavailable):
     """There is not enough room on a disk."""
+
+
+class DiskFailed(Unavailable):
+    """A disk could not be asked or did not do what it was asked; nothing is concluded from that."""
 
 
 class Busy(Unavailable):

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +23,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omero_archive import linux
+from omero_archive import disk
 from omero_archive.errors import (
     ArchiveError,
     BrokenInvariant,
+    DiskFailed,
     NotEnoughSpace,
     SourceChanged,
     TargetFailed,
@@ -35,6 +38,9 @@ from omero_archive.errors import (
 )
 from omero_archive.model import FileAttributes, FileIdentity, Key
 from omero_archive.states import Permit
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Model = Callable[[str], FileAttributes | None]
 """Tells the mode and the owner that a new directory should have, None where there is nothing to go by."""
@@ -74,13 +80,13 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root_fd = disk.open_root(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Let go of the directory. Done twice is done once: the number may be another file's by then."""
         fd, self._root_fd = self._root_fd, -1
         if fd >= 0:
-            os.close(fd)
+            disk.close(fd)
 
     def __enter__(self) -> "Tree":
         return self
@@ -98,8 +104,8 @@ class Tree:
         """What lies at the path, the last component not followed. None only if the system says there is nothing."""
         try:
             with self._parent(relative) as (parent, name):
-                found = os.lstat(name, dir_fd=parent)
-                target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
+                found = disk.lstat(name, dir_fd=parent)
+                target = disk.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
         except FileNotFoundError:
             return None
         return _entry(found, target)
@@ -108,7 +114,7 @@ class Tree:
         """The atime of the file at the path, in nanoseconds; 0 if there is none."""
         try:
             with self._parent(relative) as (parent, name):
-                return os.lstat(name, dir_fd=parent).st_atime_ns
+                return disk.lstat(name, dir_fd=parent).st_atime_ns
         except FileNotFoundError:
             return 0
 
@@ -122,20 +128,20 @@ class Tree:
             return []
         fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with os.scandir(fd) as entries:
+            with disk.scandir(fd) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         finally:
-            os.close(fd)
+            disk.close(fd)
 
     def files_below(self, relative: str) -> Iterator[str]:
         """The paths of everything that is not a directory below `relative`, relative to the tree, sorted as text."""
         fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with os.scandir(fd) as entries:
+            with disk.scandir(fd) as entries:
                 # A directory counts with its slash: `a-b` comes before `a/c`, as in the sorted list of all paths.
                 found = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
         finally:
-            os.close(fd)
+            disk.close(fd)
         for name in found:
             below = f"{relative}/{name}" if relative else name
             if name.endswith("/"):
@@ -152,14 +158,14 @@ class Tree:
         above, _, _ = relative.rpartition("/")
         self.make_directories(above, like=like)
         with self._parent(relative) as (parent, name), contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=parent)
+            disk.mkdir(name, 0o755, dir_fd=parent)
         attributes = None if like is None else like(relative)
         if attributes is not None:
             fd = self._open(relative, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 _give(fd, attributes)
             finally:
-                os.close(fd)
+                disk.close(fd)
 
     def create_temporary(self, relative: str) -> int:
         """A descriptor of a new empty file under the temporary name of `relative`; an older one goes.
@@ -169,14 +175,14 @@ class Tree:
         with self._parent(relative) as (parent, name):
             # Unlinked, never cut to nothing: it may be a second name of near bytes, from `link_temporary_from`.
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary_name(name), dir_fd=parent)
+                disk.unlink(temporary_name(name), dir_fd=parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return os.open(temporary_name(name), flags, 0o600, dir_fd=parent)
+            return disk.create(temporary_name(name), flags, 0o600, dir_fd=parent)
 
     def drop_temporary(self, relative: str) -> None:
         """Remove what `create_temporary` made for `relative`, if it is there."""
         with contextlib.suppress(FileNotFoundError), self._parent(relative) as (parent, name):
-            os.unlink(temporary_name(name), dir_fd=parent)
+            disk.unlink(temporary_name(name), dir_fd=parent)
 
     def publish(self, relative: str, *, temporary_of: str | None = None) -> None:
         """Give the temporary file of `temporary_of` (default: of `relative`) its name. Never replaces anything.
@@ -186,7 +192,7 @@ class Tree:
         """
         source = relative if temporary_of is None else temporary_of
         with self._parent(source) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
-            linux.rename_to_free_name(temporary_name(from_name), from_fd, to_name, to_fd)
+            disk.rename_to_free_name(temporary_name(from_name), from_fd, to_name, to_fd)
 
     def replace_own(self, relative: str) -> None:
         """Give the temporary file its name, in the place of what an interrupted run of ours left there.
@@ -196,7 +202,7 @@ class Tree:
         if not relative.startswith(".omero-archive/incoming/"):
             raise BrokenInvariant(f"{relative} is not ours to replace.")
         with self._parent(relative) as (parent, name):
-            os.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+            disk.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def move_directory(self, old: str, new: str) -> None:
         """Rename a directory: it and all it holds appears under `new` and disappears under `old` at once.
@@ -204,14 +210,14 @@ class Tree:
         Raises `FileExistsError` when something lies at `new`.
         """
         with self._parent(old) as (from_fd, from_name), self._parent(new) as (to_fd, to_name):
-            linux.rename_to_free_name(from_name, from_fd, to_name, to_fd)
+            disk.rename_to_free_name(from_name, from_fd, to_name, to_fd)
 
     def make_link(self, relative: str, target: str) -> None:
         """Make a symbolic link at a free path; the same link there already is fine. Raises `WrongState` for other."""
         found = self.look(relative)
         if found is None:
             with self._parent(relative) as (parent, name):
-                os.symlink(target, name, dir_fd=parent)
+                disk.symlink(target, name, dir_fd=parent)
         elif found.target != target:
             raise WrongState(f"{self.path(relative)} is taken by a {found.kind}; it was not replaced.")
 
@@ -222,10 +228,10 @@ class Tree:
         """
         with source._parent(source_relative) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
             try:
-                os.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+                disk.link(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
             except FileExistsError as error:
-                one = os.lstat(from_name, dir_fd=from_fd)
-                other = os.lstat(to_name, dir_fd=to_fd)
+                one = disk.lstat(from_name, dir_fd=from_fd)
+                other = disk.lstat(to_name, dir_fd=to_fd)
                 if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino):
                     raise WrongState(f"{self.path(relative)} is another file; it was not replaced.") from error
 
@@ -235,16 +241,16 @@ class Tree:
         One call for a whole group of files: far cheaper than an fsync for each. The kernel reports a write-back
         error once to every descriptor that was open when it happened (Linux 5.8), and ours is.
         """
-        linux.syncfs(self._root_fd)
+        disk.syncfs(self._root_fd)
 
     def free_bytes(self) -> int:
         """The free space of the file system for ordinary users."""
-        space = os.fstatvfs(self._root_fd)
+        space = disk.fstatvfs(self._root_fd)
         return space.f_bavail * space.f_frsize
 
     def is_beside(self, other: "Tree") -> bool:
         """Whether both trees lie on one file system, so that hard links and renames may work between them."""
-        return os.fstat(self._root_fd).st_dev == os.fstat(other._root_fd).st_dev
+        return disk.fstat(self._root_fd).st_dev == disk.fstat(other._root_fd).st_dev
 
     # ---- OMERO's paths: original <-> link
 
@@ -255,16 +261,16 @@ class Tree:
         compared, since giving the file its second name in `near` changed it.
         """
         with self._parent(relative) as (parent, name):
-            found = os.lstat(name, dir_fd=parent)
-            if stat.S_ISLNK(found.st_mode) and os.readlink(name, dir_fd=parent) == target:
+            found = disk.lstat(name, dir_fd=parent)
+            if stat.S_ISLNK(found.st_mode) and disk.readlink(name, dir_fd=parent) == target:
                 return False
             if not same_file(_identity(found), original):
                 raise SourceChanged(f"{self.path(relative)} is not the file that was archived; no link was made.")
             temporary = temporary_name(name)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=parent)
-            os.symlink(target, temporary, dir_fd=parent)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                disk.unlink(temporary, dir_fd=parent)
+            disk.symlink(target, temporary, dir_fd=parent)
+            disk.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         return True
 
     def swap_in_file(self, relative: str, *, link_target: str) -> None:
@@ -274,7 +280,7 @@ class Tree:
         """
         with self._parent(relative) as (parent, name):
             try:
-                current: str | None = os.readlink(name, dir_fd=parent)
+                current: str | None = disk.readlink(name, dir_fd=parent)
             except FileNotFoundError:
                 current = link_target
             except OSError as error:
@@ -283,18 +289,18 @@ class Tree:
                 current = None
             if current != link_target:
                 raise WrongState(f"{self.path(relative)} is not our link; it was not replaced. A person must look.")
-            os.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
+            disk.rename(temporary_name(name), name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def link_temporary_from(self, source: "Tree", source_relative: str, relative: str) -> None:
         """Make the temporary file of `relative` a second name of a file in `source`. Raises `OSError` EXDEV."""
         self.drop_temporary(relative)
         with source._parent(source_relative) as (from_fd, from_name), self._parent(relative) as (to_fd, to_name):
-            os.link(from_name, temporary_name(to_name), src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+            disk.link(from_name, temporary_name(to_name), src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
 
     # ---- the inside
 
     def _open(self, relative: str, flags: int) -> int:
-        return linux.open_beneath(self._root_fd, relative or ".", flags | os.O_CLOEXEC, self.root)
+        return disk.open_beneath(self._root_fd, relative or ".", flags | os.O_CLOEXEC, self.root)
 
     @contextlib.contextmanager
     def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
@@ -305,7 +311,7 @@ class Tree:
         try:
             yield parent, name
         finally:
-            os.close(parent)
+            disk.close(parent)
 
     def _is_directory(self, relative: str) -> bool:
         found = self.look(relative)
@@ -343,7 +349,7 @@ class Workbench:
         try:
             _clear(self._tree, self._own)
         finally:
-            os.close(self._lock)
+            disk.close(self._lock)
 
     def __enter__(self) -> "Workbench":
         return self
@@ -354,9 +360,10 @@ class Workbench:
     def _sweep(self) -> None:
         fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            names = os.listdir(fd)
+            with disk.scandir(fd) as entries:
+                names = [entry.name for entry in entries]
         finally:
-            os.close(fd)
+            disk.close(fd)
         for name in names:
             abandoned = f"{self._above}/{name}"
             lock = _locked(self._tree, abandoned)
@@ -364,26 +371,26 @@ class Workbench:
                 try:
                     _clear(self._tree, abandoned)
                 finally:
-                    os.close(lock)
+                    disk.close(lock)
 
 
 def _locked(tree: Tree, directory: str) -> int | None:
     """The locked lock file of a workbench, None if another process has it or the directory went."""
     try:
         with tree._parent(f"{directory}/lock") as (parent, name):
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+            fd = disk.create(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     except FileNotFoundError:
         return None
     is_ours = False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         still = tree.look(f"{directory}/lock")
-        is_ours = still is not None and still.identity.inode == os.fstat(fd).st_ino
+        is_ours = still is not None and still.identity.inode == disk.fstat(fd).st_ino
     except BlockingIOError:
         return None
     finally:
         if not is_ours:
-            os.close(fd)
+            disk.close(fd)
     return fd if is_ours else None
 
 
@@ -391,7 +398,7 @@ def _clear(tree: Tree, directory: str) -> None:
     """Remove a workbench: temporary files only, nothing that ever had a name."""
     for path in tree.files_below(directory):
         with tree._parent(path) as (parent, name):
-            os.unlink(name, dir_fd=parent)
+            disk.unlink(name, dir_fd=parent)
     remove_empty_directories(tree, directory, top=directory)
 
 
@@ -417,7 +424,7 @@ def finish(fd: int, attributes: FileAttributes) -> None:
     The owner is kept where we may give files away (root); elsewhere the file stays ours.
     """
     _give(fd, attributes)
-    os.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
+    disk.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
 
 def same_file(one: FileIdentity, other: FileIdentity) -> bool:
@@ -435,9 +442,26 @@ def same_time(one_ns: int, other_ns: int) -> bool:
     return abs(one_ns - other_ns) < 2_000_000_000
 
 
+class Reading(io.FileIO):
+    """An open file as a stream, read by the same system call as everything else; closing it closes the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, "rb")
+
+    def readinto(self, buffer: "Buffer", /) -> int:
+        return disk.readv(self.fileno(), [buffer])
+
+    # FileIO's own go past `readinto`.
+    def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.read(self, -1 if size is None else size)
+
+    def readall(self) -> bytes:
+        return io.RawIOBase.readall(self)
+
+
 def entry_of(fd: int) -> Entry:
     """What `fstat` says of an open file."""
-    return _entry(os.fstat(fd), None)
+    return _entry(disk.fstat(fd), None)
 
 
 def delete_near(
@@ -489,7 +513,7 @@ def remove_object(tree: Tree, relative: str) -> bool:
     """Remove one object from a service's own directory, for `Service.delete`; False if it was not there."""
     try:
         with tree._parent(relative) as (parent, name):
-            os.unlink(name, dir_fd=parent)
+            disk.unlink(name, dir_fd=parent)
     except FileNotFoundError:
         return False
     tree.sync()
@@ -502,7 +526,7 @@ def remove_links(tree: Tree, links: Mapping[str, str]) -> None:
         found = tree.look(path)
         if found is not None and found.target == target:
             with tree._parent(path) as (parent, name):
-                os.unlink(name, dir_fd=parent)
+                disk.unlink(name, dir_fd=parent)
     for above in {path.rpartition("/")[0] for path in links}:
         remove_empty_directories(tree, above)
 
@@ -512,7 +536,7 @@ def remove_empty_directories(tree: Tree, relative: str, *, top: str = "") -> Non
     while relative and (not top or relative == top or relative.startswith(top + "/")):
         try:
             with tree._parent(relative) as (parent, name):
-                os.rmdir(name, dir_fd=parent)
+                disk.rmdir(name, dir_fd=parent)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -531,12 +555,24 @@ def translated(error: OSError, subject: str) -> ArchiveError:
             return TargetFailed(f"{subject}: {error.strerror or error}.")
 
 
+@contextlib.contextmanager
+def disk_errors(subject: str) -> Iterator[None]:
+    """Around a whole piece of work: what the system refuses in it, and nobody inside expected, is `DiskFailed`."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise DiskFailed(
+            f"{subject}: {error.strerror or error}{where}. Nothing is lost; run it again, it goes on from there."
+        ) from error
+
+
 def _unlink_all(tree: Tree, directory: str, doomed: list[str]) -> None:
     """The one place where files of near go."""
     for path in doomed:
         # Two may be at it: what is gone already is as it should be.
         with contextlib.suppress(FileNotFoundError), tree._parent(path) as (parent, name):
-            os.unlink(name, dir_fd=parent)
+            disk.unlink(name, dir_fd=parent)
     # All directories, not only those of `doomed`: a run that was killed may have left empty ones.
     for below in sorted(_directories_below(tree, directory), key=len, reverse=True):
         remove_empty_directories(tree, below, top=below)
@@ -548,10 +584,10 @@ def _directories_below(tree: Tree, directory: str) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError):
         fd = tree._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with os.scandir(fd) as entries:
+            with disk.scandir(fd) as entries:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         finally:
-            os.close(fd)
+            disk.close(fd)
         for name in names:
             yield f"{directory}/{name}"
             yield from _directories_below(tree, f"{directory}/{name}")
@@ -573,8 +609,8 @@ def _is_file_name(name: str) -> bool:
 def _give(fd: int, attributes: FileAttributes) -> None:
     """The owner, where we may give away, then the mode: the other way round the owner's change may take bits away."""
     with contextlib.suppress(PermissionError):
-        os.fchown(fd, attributes.uid, attributes.gid)
-    os.fchmod(fd, attributes.mode)
+        disk.fchown(fd, attributes.uid, attributes.gid)
+    disk.fchmod(fd, attributes.mode)
 
 
 def _identity(found: os.stat_result) -> FileIdentity:

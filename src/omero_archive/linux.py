@@ -1,4 +1,4 @@
-"""The three Linux system calls that Python does not have: openat2, syncfs, renameat2. For `files.py` only."""
+"""The three Linux system calls that Python does not have: openat2, syncfs, renameat2. For `disk.py` only."""
 
 import contextlib
 import ctypes

@@ -20,6 +20,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
+from omero_archive import disk
 from omero_archive.digests import FixityDigests
 from omero_archive.errors import (
     FixityMismatch,
@@ -181,10 +182,10 @@ class SourceReader:
             wanted = size_bytes or None
             yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests, size_bytes=wanted)
             # These pages would push out of the cache what OMERO's users read.
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             after = entry_of(fd)
         finally:
-            os.close(fd)
+            disk.close(fd)
         found = self._look()
         if found is None or not (
             unchanged(before.identity, after.identity) and unchanged(after.identity, found.identity)
@@ -214,7 +215,7 @@ class SourceReader:
 
     def _read_into(self, fd: int, view: memoryview) -> int:
         try:
-            return os.readv(fd, [view])
+            return disk.readv(fd, [view])
         except OSError as error:
             raise SourceUnreadable(f"{self._file.key} could not be read: {error.strerror}.") from error
 
@@ -315,13 +316,13 @@ def read_back(tree: Tree, relative: str, lanes: Lanes) -> tuple[int, str]:
     digests = FixityDigests(fast_only=True)
     fd = tree.open_to_read(relative)
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        _expect_whole(fd, os.fstat(fd).st_size)
-        for piece in lanes.hashed(lambda view: os.readv(fd, [view]), digests):
+        disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        _expect_whole(fd, disk.fstat(fd).st_size)
+        for piece in lanes.hashed(lambda view: disk.readv(fd, [view]), digests):
             del piece
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
-        os.close(fd)
+        disk.close(fd)
     return digests.size_bytes, digests.fast
 
 
@@ -338,23 +339,23 @@ def _fill(fd: int, reader: Reader) -> int:
                 written += len(piece)
         finish(fd, reader.attributes)
     finally:
-        os.close(fd)
+        disk.close_written(fd)
     return written
 
 
 def _expect_whole(fd: int, size_bytes: int) -> None:
     """Tell the kernel that the file will be read from its beginning to its end."""
     if size_bytes > SMALL_BYTES:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def _write_past_cache(fd: int, *, wanted: bool, is_direct: bool) -> bool:
     """Let writes go to the disk directly, or through the page cache; which of them they do now."""
     if wanted == is_direct:
         return is_direct
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    flags = disk.fcntl(fd, fcntl.F_GETFL)
     try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+        disk.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
     except OSError:
         return is_direct  # a file system that has no direct writes
     return wanted
@@ -364,7 +365,7 @@ def _write_all(fd: int, piece: memoryview, *, is_direct: bool) -> bool:
     """Write a piece; whether writes go past the cache still."""
     while piece:
         try:
-            piece = piece[os.write(fd, piece) :]
+            piece = piece[disk.write(fd, piece) :]
         except OSError as error:
             if error.errno != errno.EINVAL or not is_direct:
                 raise

@@ -354,7 +354,7 @@ def unconfirmed(connection: sa.Connection) -> bool:
 
 
 def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tuple[int, BundleName]]:
-    """The bundles whose copies are all written on the service, but not yet the manifest."""
+    """The bundles whose copies are all written on the service, but not yet the manifest, and that may be tried now."""
     pending = sa.exists().where(
         copy.c.bundle_id == bundle.c.id, copy.c.service == service, copy.c.state == CopyState.PENDING
     )
@@ -366,6 +366,7 @@ def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tu
         bundle.c.decision == Decision.APPROVED,
         bundle.c.hold_reason.is_(None),
         ~bundle.c.needs_attention,
+        sa.or_(bundle.c.retry_at.is_(None), bundle.c.retry_at <= now(connection)),
         some,
         ~pending,
         ~done,

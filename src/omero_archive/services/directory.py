@@ -33,6 +33,7 @@ from omero_archive.files import (
     TEMPORARY_SUFFIX,
     Entry,
     EntryKind,
+    Reading,
     Tree,
     Workbench,
     entry_of,
@@ -167,9 +168,12 @@ class DirectoryService(Service):
                 places[directory] = translated(error, f"{self._name}: {directory}")
         return places
 
-    def _workbench(self, tree: Tree) -> Workbench:
+    @contextmanager
+    def _workbench(self, tree: Tree) -> Iterator[Workbench]:
+        """What cannot be removed at its end is swept by the next: whoever puts something is told to try again."""
         try:
-            return Workbench(tree, INCOMING)
+            with Workbench(tree, INCOMING) as bench:
+                yield bench
         except OSError as error:
             raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
 
@@ -268,7 +272,7 @@ class DirectoryService(Service):
                 if entry_of(fd).kind is not EntryKind.FILE:
                     raise ObjectMissing(f"{self._name}: {tree.path(key)} is not a file.")
                 os.lseek(fd, offset, os.SEEK_SET)
-                return os.fdopen(fd, "rb", buffering=0)
+                return Reading(fd)
             except BaseException:
                 os.close(fd)
                 raise

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import WrongState
-from omero_archive.files import same_time
+from omero_archive.files import disk_errors, same_time
 from omero_archive.model import BundleName, Key
 from omero_archive.near import Place
 from omero_archive.states import Permit, Residency
@@ -20,7 +20,7 @@ from omero_archive.steps.site import Site, place_of
 
 def evict(site: Site, name: BundleName) -> int:
     """Evict one bundle; the bytes freed. Raises `PermitRefused`, `WrongState`; then nothing was deleted."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
         place = place_of(bundle, files)
@@ -49,14 +49,15 @@ def evict(site: Site, name: BundleName) -> int:
 
 def evict_dry(site: Site, name: BundleName) -> int:
     """Raise what `evict` would raise, and change nothing; the bytes it would free."""
-    bundle = load(site, name)
-    if bundle.residency is Residency.OFFLINE:
-        return 0
-    _require_online(bundle)
-    require_evictable(site, bundle)
-    files = _files(site, bundle)
-    require_untouched(site, place_of(bundle, files), files)
-    return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
+    with disk_errors(name):
+        bundle = load(site, name)
+        if bundle.residency is Residency.OFFLINE:
+            return 0
+        _require_online(bundle)
+        require_evictable(site, bundle)
+        files = _files(site, bundle)
+        require_untouched(site, place_of(bundle, files), files)
+        return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
 
 
 def require_evictable(site: Site, bundle: BundleRecord) -> None:

@@ -13,6 +13,7 @@ from omero_archive.catalogue.bundles import BundleRecord, FileRecord, ImageRecor
 from omero_archive.errors import BrokenInvariant, FixityMismatch, ObjectExists
 from omero_archive.model import FileAttributes, Key, ServiceName
 from omero_archive.service import Service
+from omero_archive.states import Residency
 from omero_archive.steps.compare import read_whole
 from omero_archive.steps.site import Site
 from omero_archive.transfer import BytesReader
@@ -28,6 +29,8 @@ def manifest(site: Site, bundle_id: int, service: ServiceName) -> str:
     directory = _put(site.services[service], bundle, content, attributes)
     with site.catalogue.begin() as connection:
         copies.manifest_written(connection, bundle_id, service, directory)
+        if bundle.residency is Residency.RESIDENT:  # else what is noted beside it may be of a recall
+            bundles.try_again(connection, bundle_id)
     return directory
 
 

@@ -48,7 +48,7 @@ def request_recall(site: Site, name: BundleName, *, by: str, reason: str | None 
 
 def recall(site: Site, name: BundleName) -> None:
     """Bring one bundle near. Raises `NotEnoughSpace`, `ObjectOffline` while it is staged, `FixityMismatch`."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         with site.catalogue.begin() as connection:
             files = bundles.files(connection, bundle.id)
@@ -73,6 +73,7 @@ def recall(site: Site, name: BundleName) -> None:
 def _finish(site: Site, bundle: BundleRecord) -> None:
     with site.catalogue.begin() as connection:
         recalls.finish(connection, bundle.id, "done")
+        bundles.try_again(connection, bundle.id)  # it worked: what went wrong before is over
 
 
 def _fetch(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], place: Place) -> None:

@@ -17,7 +17,7 @@ from omero_archive.errors import (
     UnknownObject,
     WrongState,
 )
-from omero_archive.files import Entry, EntryKind, Tree, same_file, translated, unchanged
+from omero_archive.files import Entry, EntryKind, Tree, disk_errors, same_file, translated, unchanged
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
@@ -38,7 +38,7 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     Raises `OmeroIsOn`, `PermitRefused`, `SourceChanged`, `OriginalUnfit`, `WrongState`; then nothing was changed
     that matters, and every path still gives its bytes.
     """
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
         granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
@@ -52,10 +52,11 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
 
 def release_dry(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     """Raise what `release` would raise, and change nothing."""
-    bundle = load(site, name)
-    files = _files(site, bundle)
-    _require_releasable(site, bundle, files, rehash=rehash, dry_run=True)
-    _same_in_omero(site, bundle, files)
+    with disk_errors(name):
+        bundle = load(site, name)
+        files = _files(site, bundle)
+        _require_releasable(site, bundle, files, rehash=rehash, dry_run=True)
+        _same_in_omero(site, bundle, files)
 
 
 def load(site: Site, name: BundleName) -> BundleRecord:

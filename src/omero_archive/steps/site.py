@@ -1,15 +1,16 @@
 """Everything a step works with, wired by `app.py`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.errors import ArchiveError, OriginalUnfit
-from omero_archive.files import Tree
-from omero_archive.model import Clock, FileAttributes, Key, ServiceName
+from omero_archive.errors import ArchiveError, DiskFailed, OriginalUnfit
+from omero_archive.files import Tree, disk_errors
+from omero_archive.model import BundleName, Clock, FileAttributes, Key, ServiceName
 from omero_archive.near import Near, Place
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.offline import OfflineProof, ServerPorts, prove_offline
@@ -50,7 +51,7 @@ class Site:
     _near: Near | None = None
 
     def original(self, key: Key) -> tuple[Tree, str]:
-        """Tree and path of an original. Raises `UnsafePath`, or `OriginalUnfit` if the root cannot be opened."""
+        """Tree and path of an original. Raises `UnsafePath`, or `OriginalUnfit` if there is no root, `DiskFailed`."""
         root, relative = self.repository.root_of(key)
         return self.tree(root), relative
 
@@ -59,8 +60,10 @@ class Site:
         if root not in self._trees:
             try:
                 opened = Tree(root)
-            except OSError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise OriginalUnfit(f"{root} cannot be opened: {error.strerror}. Is it mounted?") from error
+            except OSError as error:
+                raise DiskFailed(f"{root} cannot be opened: {error.strerror}.") from error
             if self._trees.setdefault(root, opened) is not opened:
                 opened.close()  # another thread was faster
         return self._trees[root]
@@ -71,6 +74,12 @@ class Site:
         if self._near is None:
             self._near = Near(self.tree(self.settings.archive.near_directory), like=self._directory_attributes)
         return self._near
+
+    @contextmanager
+    def lock_bundle(self, name: BundleName) -> Iterator[None]:
+        """Be the only one at work on a bundle; what disks refuse meanwhile is `DiskFailed`. Raises `Busy`."""
+        with disk_errors(name), self.catalogue.lock_bundle(name):
+            yield
 
     def link_target(self, key: Key) -> str:
         """Where the link at an original's path points."""

@@ -5,7 +5,6 @@ it is copied and verified first. Then OMERO's rows get their previous values bac
 later: a reader may just have resolved the old link.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from typing import BinaryIO
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
-from omero_archive.files import EntryKind, Tree, same_time, temporary_of, translated
+from omero_archive.files import EntryKind, Reading, Tree, same_time, temporary_of, translated
 from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.marks import unmark
@@ -67,7 +66,7 @@ def put_back(site: Site, name: BundleName) -> None:
     if bundle.residency in (Residency.OFFLINE, Residency.RECALLING):
         recall(site, name)
         site.prove_offline()  # again: that may have taken hours
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle, files = _load(site, name)
         require_unarchivable(bundle)
         place = place_of(bundle, files)
@@ -86,7 +85,7 @@ def put_back(site: Site, name: BundleName) -> None:
 
 def clear(site: Site, name: BundleName) -> None:
     """Take the near names of a bundle away whose originals are back, and record it RESIDENT."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle, files = _load(site, name)
         if bundle.intent != INTENT:
             return  # another process finished it
@@ -96,12 +95,12 @@ def clear(site: Site, name: BundleName) -> None:
         _clear_near(site, place, files)
         # Looked at again after the second names went, which changed ctime.
         identities = {file.id: _in_place(site, file) for file in files}
+        site.near.forget(place)  # before it is recorded: afterwards nobody would come back for it
         with site.catalogue.begin() as connection:
             bundles.identified(connection, identities)
             bundles.move(connection, bundle, Residency.RESIDENT, intent=None, near_since=None, released_at=None)
             if bundle.decision is Decision.APPROVED:
                 bundles.decide(connection, bundle, Decision.RETURNED, note="unarchived")
-        site.near.forget(place)
 
 
 def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord, ...]]:
@@ -139,7 +138,7 @@ def _copy_back(site: Site, file: FileRecord, near_path: str) -> None:
 
 def open_near(near: Tree, path: str) -> BinaryIO:
     """A near file, to be copied."""
-    return os.fdopen(near.open_to_read(path), "rb", buffering=0)
+    return Reading(near.open_to_read(path))
 
 
 def _swap_back(site: Site, files: Sequence[FileRecord]) -> None:
