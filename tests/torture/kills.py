@@ -28,6 +28,7 @@ from omero_archive.demo.site import DemoSite
 from site_fixtures import CommandRunner, CommandSite, Ended, write_settings
 from witness import Places, Truth, Witness
 
+LIFE_S = 60.0
 SLUGS = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 SERVICES = ("tape", "disk2")
 VOUCH = "confirm_command = ['sh', '-c', '''tr -d '\\n' | tr '\\000' '\\n' | sed 's/.*/durable/' ''']\n"
@@ -51,6 +52,14 @@ COMMANDS: dict[str, int] = {
     "recall --all": 1,
     "unarchive {some}": 4,
     "unarchive --all": 1,
+}
+
+FROM = {
+    "add": ("RESIDENT",),
+    "release": ("RESIDENT",),
+    "evict": ("ONLINE",),
+    "recall": ("OFFLINE", "RECALLING"),
+    "unarchive": ("ONLINE", "OFFLINE", "RECALLING"),
 }
 
 
@@ -94,12 +103,12 @@ class Life:
 
     # ---- a life
 
-    def live(self, seconds: float) -> None:
+    def live(self, seconds: float, least_kills: int) -> None:
         end = time.monotonic() + seconds
         self.order("init")
         self.order(f"add {' '.join(self.references)}")
         with self._reader():
-            while time.monotonic() < end:
+            while time.monotonic() < end or self.tally.kills < least_kills:
                 for _ in range(self.chance.randint(3, 8)):
                     self.step()
                     self.look(at_rest=False)
@@ -125,21 +134,21 @@ class Life:
 
     def finish(self) -> None:
         """Run again whatever was interrupted, as an administrator would, and let nothing be due any more."""
-        for _ in range(2):
-            scene = self.witness.scene()
-            for name, row in scene.bundles.items():
-                if row["intent"] is not None:
-                    self.order(f"{row['intent']} {name}")
-                elif row["residency"] == "RECALLING":
-                    self.order(f"recall {name}")
-            if any("/outgoing/" in path for path in scene.left_near):
-                self.order("evict --all")
-            self.order("run --retry --wait 5s")
+        scene = self.witness.scene()
+        for name, row in scene.bundles.items():
+            if row["intent"] is not None:
+                self.order(f"{row['intent']} {name}")
+            elif row["residency"] == "RECALLING":
+                self.order(f"recall {name}")
+        if any("/outgoing/" in path for path in scene.left_near):
+            self.order("evict --all")
+        self.order("run --retry --wait 5s")
         self.look(at_rest=True)
         self.tally.rests += 1
 
     def end(self) -> None:
         """Everything back, and compared."""
+        self._set(archive="")
         self.order("unarchive --all")
         self.finish()
         wrong = [*self.witness.came_back(), *self.wrong_reads]
@@ -171,10 +180,11 @@ class Life:
 
     def _draw(self) -> tuple[str, float | None]:
         (template,) = self.chance.choices(list(COMMANDS), weights=list(COMMANDS.values()))
-        some = self.chance.sample(self.references, self.chance.choice((1, 1, 2, 3)))
+        objects = self._sensible(template)
+        some = self.chance.sample(objects, min(len(objects), self.chance.choice((1, 1, 2, 3))))
         command = template.format(some=" ".join(some))
         # Most of a command's changes lie in its first half second; a worker would go on for ever.
-        kill_after_s = self.chance.choice((0.05, 0.15, 0.4, 0.8)) * self.chance.uniform(0.3, 1.7)
+        kill_after_s = self.chance.choice((0.05, 0.1, 0.2, 0.6)) * self.chance.uniform(0.3, 1.7)
         if command != "worker" and self.chance.random() < 0.25:
             return command, None
         return command, kill_after_s + (1.0 if command == "worker" else 0.0)
@@ -197,12 +207,23 @@ class Life:
             self.fail([f"`{command}` ended with {ended.code}: {ended.stdout}\n{ended.stderr}"])
 
     def _change_settings(self) -> None:
-        options = {
-            "keep_originals": self.chance.choice(("7d", "0d")),
-            "archive": self.chance.choice(("", 'max_size = "6 MB"\n')),
-        }
+        self._set(
+            keep_originals=self.chance.choice(("7d", "0d")), archive=self.chance.choice(("", 'max_size = "8 MB"\n'))
+        )
+
+    def _set(self, **options: str) -> None:
         self.history.append(f"settings: {options}")
         write_settings(self.site.demo, near=self.near, **SETTINGS, **options)
+
+    def _sensible(self, command: str) -> list[str]:
+        """The objects for which the command has something to do; all, now and then, or where there are none."""
+        wanted = FROM.get(command.partition(" ")[0])
+        found: list[str] = []
+        if wanted is not None and self.chance.random() < 0.8:
+            with psycopg.connect(self.witness.catalogue_dsn) as conn:
+                rows = conn.execute("SELECT name FROM bundle WHERE residency = ANY(%s)", (list(wanted),)).fetchall()
+            found = sorted(row[0] for row in rows)
+        return found or self.references
 
     # ---- the others
 
@@ -248,7 +269,7 @@ SETTINGS = {"copies_on": SERVICES, "service": VOUCH, "work": 'poll = "1s"\nretry
 
 
 def torture(
-    template: DemoSite, postgres: EmbeddedPostgres, directory: Path, *, seconds: float, seed: int, life_s: float = 60.0
+    template: DemoSite, postgres: EmbeddedPostgres, directory: Path, *, seconds: float, seed: int, least_kills: int = 0
 ) -> Tally:
     """Lives, one after the other, for so many seconds. Raises `Violation`, and keeps the directory then."""
     print(f"kills: seed {seed}, {seconds:.0f} s", flush=True)
@@ -260,7 +281,7 @@ def torture(
             stack.callback(runner.close)
         while (left := end - time.monotonic()) > 0:
             life = _born(template, postgres, directory / f"life-{tally.lives}", chance, runners, tally, seed)
-            life.live(min(left, life_s))
+            life.live(min(left, LIFE_S), least_kills)
             _forget(postgres, life)
             print(f"kills: {tally}", flush=True)
     return tally
