@@ -6,7 +6,8 @@
     faulty.clear()
 
 It wraps any service and keeps its contract as long as no fault is set: it passes the conformance suite. It never has
-paths, so that nothing is read past it, and its objects may be offline. Safe to use from several threads.
+paths, so that nothing is read past it, and its objects may be offline. `happened` tells which faults happened, in
+their order. Safe to use from several threads.
 """
 
 import io
@@ -77,6 +78,15 @@ class _Set:
         return is_here and (self.key is None or self.key == key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """A fault that happened."""
+
+    fault: Fault
+    verb: str
+    key: Key | None
+
+
 class FaultyService(Service):
     """Another service, with faults. `slow_s` is how long SLOW takes, `staging` how long an object is STAGING."""
 
@@ -97,6 +107,7 @@ class FaultyService(Service):
         self._clock, self._slow_s, self._staging, self._sleep = clock, slow_s, staging, sleep
         self._lock = threading.Lock()
         self._faults: list[_Set] = []
+        self.happened: list[Happened] = []
         self._asked: dict[Key, datetime] = {}  # when an object that is OFFLINE was asked for
 
     @classmethod
@@ -120,12 +131,19 @@ class FaultyService(Service):
             if not faults or Fault.OFFLINE in faults:
                 self._asked.clear()
 
+    def is_set(self, fault: Fault, *, verb: str, key: Key) -> bool:
+        """Whether a fault would happen at a verb for a key."""
+        with self._lock:
+            return any(each.hits(fault, verb, key) for each in self._faults)
+
     def _hits(self, fault: Fault, verb: str, key: Key | None = None) -> bool:
         """Whether a fault happens now; it is counted."""
         with self._lock:
             found = next((each for each in self._faults if each.hits(fault, verb, key)), None)
             if found is not None and found.times is not None:
                 found.times -= 1
+            if found is not None:
+                self.happened.append(Happened(fault=fault, verb=verb, key=key))
             return found is not None
 
     def _begin(self, verb: str, keys: Sequence[Key] = ()) -> None:
@@ -133,6 +151,8 @@ class FaultyService(Service):
         for key in keys or (None,):
             if self._hits(Fault.SLOW, verb, key):
                 self._sleep(self._slow_s)
+                break  # once, however many keys are asked about
+        for key in keys or (None,):
             if self._hits(Fault.UNAVAILABLE, verb, key):
                 raise ServiceUnavailable(f"the service cannot be reached ({verb}); nothing was done.")
 
