@@ -24,12 +24,14 @@ from psycopg import sql
 from demo_fixtures import copy_site
 from interruptions import Stopped, stopped_before
 from omero_archive.catalogue import bundles, copies
-from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
 from omero_archive.errors import ArchiveError, BrokenInvariant, PermitRefused
-from omero_archive.model import Key, ServiceName
+from omero_archive.model import Bundle, Key, ObjectRef, ObjectType, ServiceName
+from omero_archive.omero.closure import bundles as closure
 from omero_archive.states import CopyEvidence, CopyState, Decision, Permit
+from omero_archive.steps.add import add
 from omero_archive.steps.permits import permits
 from omero_archive.steps.release import release
 from omero_archive.testing.faulty_service import Fault, FaultyService
@@ -138,14 +140,19 @@ class World:
 
     def says_no(self, service: str, key: str) -> bool:
         """Whether the service, asked now, would say that the copy is not there, or not safe."""
-        if not self.can_be_asked(service, key):
+        if not self.can_be_asked(service, key) or self.clock_is_back():
             return False
         is_gone = self.has(service, Fault.MISSING, "status", key) or not self.stored(service, key).exists()
         return is_gone or self.has(service, Fault.WITHDRAWN, "status", key)
 
     def says_yes(self, service: str, key: str) -> bool:
         is_doubtful = self.has(service, Fault.DOUBTFUL, "status", key) and not self.says_no(service, key)
-        return self.can_be_asked(service, key) and not self.says_no(service, key) and not is_doubtful
+        is_asked = self.can_be_asked(service, key) and not self.clock_is_back()
+        return is_asked and not self.says_no(service, key) and not is_doubtful
+
+    def clock_is_back(self) -> bool:
+        """Whether it is earlier than when the site was made: then no age of a file tells anything."""
+        return self.clock.offset < timedelta()
 
     def notice(self) -> None:
         """Remember which services could have said "durable" of which copies until now."""
@@ -255,6 +262,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.world: World | None = None
         self.is_over = False
+        self.turns = itertools.cycle(SLUGS)
 
     @initialize(
         wanted=st.sampled_from((1, 1, 2)), is_raw=st.booleans(), is_archived=st.sampled_from((True, True, True, False))
@@ -262,18 +270,19 @@ class Machine(RuleBasedStateMachine):
     def begin(self, wanted: int, is_raw: bool, is_archived: bool) -> None:
         self.world = World(self.template, self.postgres, wanted=wanted, is_raw=is_raw)
         if is_archived:
-            self.go(lambda w: w.facility.add(*SLUGS))
+            for slug in SLUGS:
+                self.add(slug=slug, crash=None)
             self.go(lambda w: w.facility.work())
 
     # ---- commands
 
     @rule(slug=slugs, crash=crashes)
     def add(self, slug: str, crash: int | None) -> None:
-        self.go(lambda w: w.facility.add(slug), crash)
+        self.go(lambda w: _add(w, slug, Decision.APPROVED), crash)
 
     @rule(slug=slugs)
     def request(self, slug: str) -> None:
-        self.go(lambda w: w.facility.add(slug, decision=Decision.REQUESTED))
+        self.go(lambda w: _add(w, slug, Decision.REQUESTED))
 
     @rule(slug=slugs, new=st.sampled_from((Decision.APPROVED, Decision.DECLINED)))
     def settle_request(self, slug: str, new: Decision) -> None:
@@ -501,9 +510,9 @@ class Machine(RuleBasedStateMachine):
 
     def look(self) -> None:
         self._require(self.here.witness.look(at_rest=False))
-        for slug in SLUGS:
-            if self.here.name(slug) not in self.here.witness.deeds.deleted:
-                self._require(self.here.look_at_permits(slug))
+        slug = next(self.turns)  # one bundle each time: asking for permits is what takes longest
+        if self.here.name(slug) not in self.here.witness.deeds.deleted:
+            self._require(self.here.look_at_permits(slug))
 
     def _letting_go(self) -> dict[str, tuple[int, int]]:
         """For each bundle: how many of its paths are links, and how many can be opened."""
@@ -570,6 +579,13 @@ class Machine(RuleBasedStateMachine):
         if not reasons:
             self._require([f"[end] {slug} is {record.residency}, {record.intent} begun, and did not come back"])
         return [*w.keys(slug), w.name(slug)]
+
+
+def _add(w: World, slug: str, decision: Decision) -> None:
+    kind, _, number = w.demo.fileset(slug).reference.partition(":")
+    for found in closure(w.facility.site.omero, [ObjectRef(type=ObjectType(kind), id=int(number))]):
+        assert isinstance(found, Bundle), found
+        add(w.facility.site, found, Request(by="tester"), decision=decision)
 
 
 def _decide(w: World, slug: str, new: Decision) -> None:
