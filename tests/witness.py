@@ -353,7 +353,10 @@ class Witness:
             right = (kind, truth.target, truth.sha256, truth.mtime_ns, truth.mode, truth.owner)
             if found != right:
                 wrong.append(f"[came back] {key}: is {found}, was {right}")
-        wrong += [f"[came back] {path} is still near" for paths in scene.near.values() for path in paths]
+        gone = [bundle.keys for name, bundle in self.truth.bundles.items() if name in self.deeds.deleted]
+        orphans = {self.truth.files[key].sha256 for keys in gone for key in keys}
+        near = [path for sha256, paths in scene.near.items() if sha256 not in orphans for path in paths]
+        wrong += [f"[came back] {path} is still near" for path in near]
         flags = {bundle.name: (bundle.flags, scene.marks[bundle.name].flags) for bundle in scene.alive()}
         return wrong + [
             f"[came back] {name}: image.archived is {now}, was {was}"

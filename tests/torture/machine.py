@@ -509,6 +509,7 @@ class Machine(RuleBasedStateMachine):
         self.look()
 
     def look(self) -> None:
+        self.here.notice()
         self._require(self.here.witness.look(at_rest=False))
         slug = next(self.turns)  # one bundle each time: asking for permits is what takes longest
         if self.here.name(slug) not in self.here.witness.deeds.deleted:
