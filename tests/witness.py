@@ -33,8 +33,8 @@ COPY_ARROWS = {
     "WRITTEN": {"VERIFIED", "DAMAGED", "MISSING"},
     "VERIFIED": {"DURABLE", "DAMAGED", "MISSING"},
     "DURABLE": {"VERIFIED", "DAMAGED", "MISSING"},
-    "DAMAGED": set[str](),
-    "MISSING": {"PENDING"},
+    "DAMAGED": {"WRITTEN"},
+    "MISSING": {"PENDING", "WRITTEN"},
 }
 RESIDENCY_ARROWS = {
     "RESIDENT": {"ONLINE"},
@@ -139,7 +139,7 @@ class Truth:
         `is_imported`: nobody can know better (OMERO has no checksum, and it was not read yet), so they may be archived.
         """
         old = self.files[key]
-        new = _true_file(key, old.path, old.bundle)
+        new = replace(_true_file(key, old.path, old.bundle), target=old.target)
         if not is_imported:
             new = replace(new, imported=old.imported)
         return replace(self, files={**self.files, key: new})

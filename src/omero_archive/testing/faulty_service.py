@@ -13,7 +13,7 @@ their order. Safe to use from several threads.
 import io
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -170,7 +170,7 @@ class FaultyService(Service):
         self._forget(Fault.MISSING, key)
         return receipt
 
-    def put_group(self, group: Sequence[Incoming]) -> Iterator[Outcome]:
+    def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
         with self._lock:
             is_harmless = not self._faults
         if is_harmless:
