@@ -12,6 +12,7 @@ from interruptions import Stopped, stopped_before
 from omero_archive.errors import WrongState
 from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import Residency
+from omero_archive.steps.site import no_progress
 from site_fixtures import Facility, disk_below
 
 SLUGS = ("ics", "omero4")  # one with a directory of its own, one without
@@ -228,6 +229,25 @@ def test_an_interrupted_release_keeps_others_from_touching_the_bundle(facility: 
     with pytest.raises(WrongState, match="only an ONLINE bundle can be evicted"):
         facility.evict("ics")
     assert facility.add("ics")[0].did == "was there; nothing to do"
+
+
+def test_an_interrupted_unarchive_of_what_a_user_wrote_to_is_finished(facility: Facility) -> None:
+    facility.released("dicom")
+    path = facility.paths("dicom")[0]
+    path.write_bytes(b"written through the link")
+
+    def stop(step: str, files: int, size_bytes: int) -> None:
+        raise Stopped(step)
+
+    facility.site.progress = stop
+    with pytest.raises(Stopped):
+        facility.unarchive("dicom")
+    assert [each.is_symlink() for each in facility.paths("dicom")] == [False, True, True, True, True]
+    facility.site.progress = no_progress
+    facility.unarchive("dicom")
+    assert facility.residency("dicom") is Residency.RESIDENT
+    assert not any(each.is_symlink() for each in facility.paths("dicom"))
+    assert path.read_bytes() == b"written through the link"
 
 
 def test_the_archive_is_whole_after_everything(facility: Facility) -> None:

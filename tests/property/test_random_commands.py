@@ -23,7 +23,7 @@ from torture.machine import Machine
 SECONDS = float(os.environ.get("OMERO_ARCHIVE_TORTURE_SECONDS", "0"))
 
 BOUNDED = settings(
-    max_examples=10,
+    max_examples=8,
     stateful_step_count=25,
     deadline=None,
     print_blob=True,
@@ -52,7 +52,7 @@ def test_nothing_goes_without_a_permit_and_everything_comes_back(
     end = time.monotonic() + SECONDS
     run_state_machine_as_test(Here, settings=BOUNDED)
     while time.monotonic() < end:
-        run_state_machine_as_test(Here, settings=settings(BOUNDED, max_examples=25, stateful_step_count=40))
+        run_state_machine_as_test(Here, settings=settings(BOUNDED, max_examples=4, stateful_step_count=40))
 
 
 @pytest.mark.parametrize(
