@@ -496,7 +496,7 @@ def the_archive_holds_what_was_imported(scene: Scene) -> Iterator[str]:
         for key, sha256 in found.items():
             truth = scene.truth.files.get(key)
             if truth is None:
-                if not key.startswith("manifests/"):
+                if not key.startswith(("manifests/", "damaged/")):
                     yield f"{service}: {key} lies in the archive, and is nobody's"
             elif not scene.truth.bundles[truth.bundle].is_fit:
                 yield f"{service}: {key} was archived, though it must not be"

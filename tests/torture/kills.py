@@ -52,6 +52,8 @@ COMMANDS: dict[str, int] = {
     "recall --all": 1,
     "unarchive {some}": 4,
     "unarchive --all": 1,
+    "audit --all": 1,
+    "audit --heal {some}": 2,
 }
 
 FROM = {
@@ -143,6 +145,7 @@ class Life:
         if any("/outgoing/" in path for path in scene.left_near):
             self.order("evict --all")
         self.order("run --retry --wait 5s")
+        self.order("history --verify")
         self.look(at_rest=True)
         self.tally.rests += 1
 

@@ -23,7 +23,8 @@ from psycopg import sql
 
 from demo_fixtures import copy_site
 from interruptions import Stopped, stopped_before
-from omero_archive.catalogue import bundles, copies
+from omero_archive.catalogue import audits, bundles, copies
+from omero_archive.catalogue.audits import Choice, Scope
 from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
@@ -32,6 +33,9 @@ from omero_archive.model import Bundle, Key, ObjectRef, ObjectType, ServiceName
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.states import CopyEvidence, CopyState, Decision, Permit
 from omero_archive.steps.add import add
+from omero_archive.steps.audit import audit
+from omero_archive.steps.heal import heal
+from omero_archive.steps.pace import Pace
 from omero_archive.steps.permits import permits
 from omero_archive.steps.release import release
 from omero_archive.testing.faulty_service import Fault, FaultyService
@@ -317,6 +321,11 @@ class Machine(RuleBasedStateMachine):
     def unarchive(self, slug: str, crash: int | None) -> None:
         self.go(lambda w: w.facility.unarchive(slug), crash)
 
+    @rule(slug=slugs, crash=crashes)
+    def audit_and_heal(self, slug: str, crash: int | None) -> None:
+        self.go(lambda w: _audit(w, slug), crash)
+        self.go(lambda w: _heal(w, slug), crash)
+
     @rule(slug=slugs, reason=st.sampled_from(("inspection", None, None)))
     def hold(self, slug: str, reason: str | None) -> None:
         self.go(lambda w: _of_bundle(w, slug, lambda c, record: bundles.hold(c, record, reason)))
@@ -405,6 +414,12 @@ class Machine(RuleBasedStateMachine):
         is_unread = key.startswith("Pixels/") and (row is None or row["sha256"] is None)
         w.witness.truth = w.witness.truth.overwritten(key, is_imported=is_unread)
         self.look()
+
+    @rule(slug=slugs, number=st.integers(0, 9), keeps_size=st.booleans())
+    def a_user_writes_through_the_link_before_it_is_evicted(self, slug: str, number: int, keeps_size: bool) -> None:
+        self.go(lambda w: w.facility.release(slug))
+        self.a_user_overwrites(slug=slug, number=number, keeps_size=keeps_size)
+        self.go(lambda w: w.facility.evict(slug))
 
     @rule(slug=slugs, number=st.integers(0, 9))
     def a_user_renames(self, slug: str, number: int) -> None:
@@ -506,6 +521,7 @@ class Machine(RuleBasedStateMachine):
             if links > before[slug][0] or opening < before[slug][1]:
                 self._require([f"[let go] {slug}: {reason}" for reason in w.may_let_go(slug)])
         self._heed_lies()
+        self._heed_healing()
         self.look()
 
     def look(self) -> None:
@@ -525,6 +541,14 @@ class Machine(RuleBasedStateMachine):
             for happened in faulty.happened:
                 if happened.fault in (Fault.LOST_PUT, Fault.HALF_PUT) and happened.key is not None:
                     self.here.witness.deeds.lied.add((service, str(happened.key)))
+
+    def _heed_healing(self) -> None:
+        """What was harmed and lies there with its right bytes again is nobody's excuse any more."""
+        deeds = self.here.witness.deeds
+        for service, key in list(deeds.harmed):
+            path = self.here.stored(service, key)
+            if path.exists() and sha256_of(path) == self.here.witness.truth.files[key].imported:
+                deeds.harmed.discard((service, key))
 
     def _require(self, wrong: list[str]) -> None:
         if wrong:
@@ -551,6 +575,7 @@ class Machine(RuleBasedStateMachine):
         for slug in SLUGS:
             self.hold(slug=slug, reason=None)
             self.pin(slug=slug, hours=None)
+            self.audit_and_heal(slug=slug, crash=None)
         self.go(_retry)
         stuck = []
         for slug in SLUGS:
@@ -610,6 +635,23 @@ def _retry(w: World) -> None:
         copies.try_again(connection)
         bundles.try_again(connection)
     w.facility.work()
+
+
+def _audit(w: World, slug: str) -> None:
+    site, record = w.facility.site, w.record(slug)
+    if record is None:
+        return
+    choice = Choice(scope=Scope(services=tuple(site.services), bundle_ids=(record.id,)))
+    with site.catalogue.begin() as connection:
+        pieces = audits.chosen(connection, choice, size_bytes=1 << 20, files=2)
+    for piece in pieces:
+        audit(site, piece, pace=Pace(rate=None))
+
+
+def _heal(w: World, slug: str) -> None:
+    site = w.facility.site
+    if w.record(slug) is not None:
+        heal(site, w.facility.name(slug), services=tuple(site.services))
 
 
 def _found(w: World) -> None:

@@ -55,7 +55,7 @@ class Fault(StrEnum):
 
     UNAVAILABLE = "unavailable"  # the verb raises ServiceUnavailable
     SLOW = "slow"  # the verb takes its time, then does what it should
-    DAMAGED = "damaged"  # `open` gives other bytes, `status` reports other digests
+    DAMAGED = "damaged"  # `open` gives other bytes, `status` reports other digests; it can be deleted and stored anew
     MISSING = "missing"  # the object is gone; it can be stored anew
     WITHDRAWN = "withdrawn"  # `status` says that it is not durable, "amber"
     DOUBTFUL = "doubtful"  # `status` cannot tell whether it is durable
@@ -167,7 +167,7 @@ class FaultyService(Service):
             half = BytesReader(content[: len(content) // 2], reader.attributes)
             return replace(self.inner.put(key, half, None), size_bytes=len(content))
         receipt = self.inner.put(key, reader, expected)
-        self._forget(Fault.MISSING, key)
+        self._stored_anew(key)
         return receipt
 
     def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
@@ -184,10 +184,11 @@ class FaultyService(Service):
             else:
                 yield Outcome(key=incoming.key, receipt=receipt)
 
-    def _forget(self, fault: Fault, key: Key) -> None:
-        """A fault of one object is over: it was stored anew."""
+    def _stored_anew(self, key: Key) -> None:
+        """What was wrong with one object is over."""
+        over = (Fault.MISSING, Fault.DAMAGED)
         with self._lock:
-            self._faults = [each for each in self._faults if not (each.fault is fault and each.key == key)]
+            self._faults = [each for each in self._faults if each.key != key or each.fault not in over]
 
     # ---- reading
 
