@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format bench crash-matrix reference clean
+.PHONY: help setup demo test lint check format bench crash-matrix torture reference clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -30,6 +31,9 @@ check: lint test ## all that must pass before a change goes in
 format: $(VENV)/dev.stamp ## format, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+torture: $(VENV)/dev.stamp ## kill -9 and random commands for SECONDS=600, with SEED= as printed before
+	PYTHONPATH=tests $(BIN)/python -m torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
 	$(BIN)/python -m bench $(ARGS)

@@ -2,14 +2,15 @@
 
 Reads one JSON object a line, `{"arguments", "environment", "stdout", "stderr"}`, forks, runs the command line's
 `main` in the child with its output in those files, and answers with the exit code. With
-`"kill_after_s"` the child gets SIGKILL if it has not ended by then.
+`"kill_after_s"` the child, and whatever it started, gets SIGKILL if it has not ended by then.
 """
 
 import json
 import os
+import select
 import signal
 import sys
-import time
+from contextlib import suppress
 
 from omero_archive.cli.main import main
 
@@ -18,13 +19,23 @@ def run(order: dict[str, object]) -> int:
     """The command, in a child; its exit code, negative for the signal that ended it."""
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         _become(order)
+    with suppress(PermissionError, ProcessLookupError):
+        os.setpgid(child, child)  # here too: nobody knows who comes first
     kill_after_s = order.get("kill_after_s")
-    if isinstance(kill_after_s, float):
-        time.sleep(kill_after_s)
-        os.kill(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
+    if isinstance(kill_after_s, float) and not _ends_within(child, kill_after_s):
+        os.killpg(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+def _ends_within(child: int, seconds: float) -> bool:
+    fd = os.pidfd_open(child)
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
 
 
 def _become(order: dict[str, object]) -> None:

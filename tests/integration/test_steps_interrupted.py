@@ -1,10 +1,8 @@
 """Every step may be stopped anywhere and run again: the bytes are always there, and the end is always the same.
 
-First in this process, before every single change that a step makes; then with kill -9 at random moments.
+In this process, before every single change that a step makes; `test_kill_9.py` kills real ones.
 """
 
-import random
-import signal
 from collections.abc import Callable
 
 import psycopg
@@ -14,11 +12,11 @@ from interruptions import Stopped, stopped_before
 from omero_archive.errors import WrongState
 from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import Residency
-from site_fixtures import CommandSite, Facility, disk_below
+from omero_archive.steps.site import no_progress
+from site_fixtures import Facility, disk_below
 
 SLUGS = ("ics", "omero4")  # one with a directory of its own, one without
 MOST_CHANGES = 80
-KILLS = 20
 
 
 def stop_everywhere(
@@ -225,47 +223,23 @@ def test_an_interrupted_release_keeps_others_from_touching_the_bundle(facility: 
     assert facility.add("ics")[0].did == "was there; nothing to do"
 
 
-def test_kill_9_at_any_moment_of_any_command_loses_nothing(command_site: CommandSite) -> None:
-    seed = random.SystemRandom().randrange(10**9)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    site = command_site
-    slugs = ["plate", "omero4"]
-    references = [site.demo.fileset(slug).reference for slug in slugs]
-    keys = [key for slug in slugs for key in site.demo.fileset(slug).keys]
-    originals = site.originals()
-    site.run("add", *references)
-    site.run("run")
-    kills = 0
-    while kills < KILLS:
-        for command in ("release", "evict", "recall", "unarchive", "add"):
-            is_killed = command != "add" and chance.random() < 0.9
-            if is_killed:
-                kills += _killed(site, [command, *references], chance.uniform(0.02, 0.35))
-                opening = [[path.exists() for path in site.demo.paths(site.demo.fileset(slug))] for slug in slugs]
-                assert all(len(set(one)) == 1 for one in opening), (seed, command, opening)
-                for key in keys:
-                    path = site.demo.path(key)
-                    if path.exists():
-                        assert site.demo.path(key).stat().st_size == originals_size(site, key), (seed, command, key)
-            site.run(command, *references, exits=None)  # what is done already is refused
-            for key in keys:
-                path = site.demo.path(key)
-                if command in ("release", "recall", "unarchive"):
-                    assert path.exists(), (seed, command, key)
-                if command == "evict":
-                    assert not path.exists(), (seed, command, key)
-        assert site.originals() == originals, seed
-    assert not [p for p in site.demo.archive_root.rglob("*") if p.is_file()], seed
+def test_an_interrupted_unarchive_of_what_a_user_wrote_to_is_finished(facility: Facility) -> None:
+    facility.released("dicom")
+    path = facility.paths("dicom")[0]
+    path.write_bytes(b"written through the link")
 
+    def stop(step: str, files: int, size_bytes: int) -> None:
+        raise Stopped(step)
 
-def originals_size(site: CommandSite, key: str) -> int:
-    return (site.demo.service_path / key).stat().st_size
-
-
-def _killed(site: CommandSite, arguments: list[str], after_s: float) -> bool:
-    """Run a command and kill it; whether it was killed before its end."""
-    return site.runner.run(arguments, site.environment, kill_after_s=after_s).code == -signal.SIGKILL
+    facility.site.progress = stop
+    with pytest.raises(Stopped):
+        facility.unarchive("dicom")
+    assert [each.is_symlink() for each in facility.paths("dicom")] == [False, True, True, True, True]
+    facility.site.progress = no_progress
+    facility.unarchive("dicom")
+    assert facility.residency("dicom") is Residency.RESIDENT
+    assert not any(each.is_symlink() for each in facility.paths("dicom"))
+    assert path.read_bytes() == b"written through the link"
 
 
 def test_the_archive_is_whole_after_everything(facility: Facility) -> None:

@@ -234,19 +234,20 @@ def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
 
 
 def moved_by_word(
-    connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, word: str, is_fresh: bool
+    connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, word: str, at: datetime
 ) -> int:
-    """Move copies because of what the service said of them, and write that down in the same stroke."""
-    at = now(connection)
-    confirmed: dict[str, Any] = {"confirmed_at": at} if is_fresh else {}
+    """Move copies because of what the service said of them, and write that down in the same stroke.
+
+    `at` is when it was asked: an answer may take hours, and is no younger for that.
+    """
+    confirmed: dict[str, Any] = {"confirmed_at": at} if new is CopyState.DURABLE else {}
     return move(connection, ids, old=old, new=new, detail={"word": word}, asked_at=at, word=word, **confirmed)
 
 
-def asked(connection: sa.Connection, words: Mapping[int, str], *, confirmed: Sequence[int] = ()) -> None:
-    """Write down what the service said of each copy, and which of them it called durable just now."""
+def asked(connection: sa.Connection, words: Mapping[int, str], *, at: datetime, confirmed: Sequence[int] = ()) -> None:
+    """Write down what the service said of each copy when it was asked, and which of them it called durable then."""
     if not words:
         return
-    at = now(connection)
     fresh = set(confirmed)
     given = rows_given(
         {

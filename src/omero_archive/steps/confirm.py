@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from omero_archive.catalogue import copies
 from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
@@ -18,12 +19,13 @@ ASKED = (CopyState.VERIFIED, CopyState.DURABLE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """What a service's answer makes of one copy. `is_fresh`: it said "durable" just now."""
+    """What a service's answer makes of one copy. `is_fresh`: it said "durable" when it was asked, `at` that time."""
 
     copy: CopyRecord
     state: CopyState
     is_fresh: bool
     text: str
+    at: datetime
 
 
 def confirm(site: Site, piece: Slice) -> Tally:
@@ -44,19 +46,21 @@ def ask(site: Site, service: ServiceName, due: Sequence[CopyRecord]) -> list[Wor
     """The service's words about copies, in their order; nothing is recorded. Raises `ServiceUnavailable`."""
     if not due:
         return []
+    # Before the answer, which may take hours: what was durable at its beginning need not be so at its end.
+    at = site.clock()
     answers = site.services[service].status([copy.key for copy in due])
-    return [_word(copy, answers[copy.key]) for copy in due]
+    return [_word(copy, answers[copy.key], at) for copy in due]
 
 
 def record(site: Site, words: Sequence[Word]) -> Tally:
     """Write the services' words into the catalogue, and the moves they cause."""
-    moves: dict[tuple[CopyState, CopyState, str, bool], list[int]] = {}
-    same: list[Word] = []
+    moves: dict[tuple[CopyState, CopyState, str, datetime], list[int]] = {}
+    same: dict[datetime, list[Word]] = {}
     for word in words:
         if word.state is word.copy.state:
-            same.append(word)
+            same.setdefault(word.at, []).append(word)
         else:
-            moves.setdefault((word.copy.state, word.state, word.text, word.is_fresh), []).append(word.copy.id)
+            moves.setdefault((word.copy.state, word.state, word.text, word.at), []).append(word.copy.id)
     lost = {
         word.copy.id: Failure(
             message=f"{word.copy.service}: {word.text}", retry_at=None, is_damage=word.state is CopyState.DAMAGED
@@ -65,10 +69,11 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
         if word.state in (CopyState.DAMAGED, CopyState.MISSING)
     }
     with site.catalogue.begin() as connection:
-        for (old, new, text, is_fresh), ids in moves.items():
-            copies.moved_by_word(connection, ids, old=old, new=new, word=text, is_fresh=is_fresh)
-        fresh = [word.copy.id for word in same if word.is_fresh]
-        copies.asked(connection, {word.copy.id: word.text for word in same}, confirmed=fresh)
+        for (old, new, text, at), ids in moves.items():
+            copies.moved_by_word(connection, ids, old=old, new=new, word=text, at=at)
+        for at, still in same.items():
+            fresh = [word.copy.id for word in still if word.is_fresh]
+            copies.asked(connection, {word.copy.id: word.text for word in still}, at=at, confirmed=fresh)
         for state in (CopyState.DAMAGED, CopyState.MISSING):
             copies.failed(connection, lost, state=state)
     newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
@@ -77,10 +82,10 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
     return Tally(done=len(newly), failed=len(lost), damaged=damaged(lost.values()))
 
 
-def _word(copy: CopyRecord, status: ObjectStatus) -> Word:
+def _word(copy: CopyRecord, status: ObjectStatus, at: datetime) -> Word:
     state = _state(copy, status)
     is_fresh = state is CopyState.DURABLE and status.durable is Answer.YES
-    return Word(copy=copy, state=state, is_fresh=is_fresh, text=status.word)
+    return Word(copy=copy, state=state, is_fresh=is_fresh, text=status.word, at=at)
 
 
 def _state(copy: CopyRecord, status: ObjectStatus) -> CopyState:

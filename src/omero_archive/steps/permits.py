@@ -26,7 +26,7 @@ def permits(site: Site, bundle: BundleRecord, *, dry_run: bool = False) -> dict[
         files = bundles.files(connection, bundle.id)
         evidence = copies.evidence(connection, bundle.id)
     if dry_run:
-        evidence = _with_words(site, evidence, words)
+        evidence = _with_words(evidence, words)
     granted: dict[Key, Permit] = {}
     refusals: Counter[str] = Counter()
     for file in files:
@@ -54,11 +54,8 @@ def _ask_all(site: Site, bundle: BundleRecord) -> tuple[list[Word], tuple[str, .
     return words, tuple(unreachable)
 
 
-def _with_words(
-    site: Site, evidence: dict[int, list[CopyEvidence]], words: Sequence[Word]
-) -> dict[int, list[CopyEvidence]]:
+def _with_words(evidence: dict[int, list[CopyEvidence]], words: Sequence[Word]) -> dict[int, list[CopyEvidence]]:
     """The evidence as it would be, had the words been recorded."""
-    now = site.clock()
     said = {(word.copy.file.id, word.copy.service): word for word in words}
     for file_id, known in evidence.items():
         for number, copy in enumerate(known):
@@ -68,7 +65,7 @@ def _with_words(
                     service=copy.service,
                     state=word.state,
                     sha256=copy.sha256,
-                    confirmed_at=now if word.is_fresh else copy.confirmed_at,
+                    confirmed_at=word.at if word.is_fresh else copy.confirmed_at,
                 )
     return evidence
 

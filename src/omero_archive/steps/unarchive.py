@@ -70,7 +70,7 @@ def put_back(site: Site, name: BundleName) -> None:
         bundle, files = _load(site, name)
         require_unarchivable(bundle)
         place = place_of(bundle, files)
-        if not all(_is_restored(site, file) for file in files):
+        if not all(_is_restored(site, place, file) for file in files):
             # Else an interrupted `clear` took it out, and may have begun to delete.
             site.near.put_back(place)
         with site.catalogue.begin() as connection:
@@ -79,7 +79,7 @@ def put_back(site: Site, name: BundleName) -> None:
             _restore(site, place, file)
         for tree in {site.original(file.key)[0] for file in files}:
             tree.sync()
-        _swap_back(site, files)
+        _swap_back(site, place, files)
         _unmark(site, bundle)
 
 
@@ -112,7 +112,7 @@ def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord,
 def _restore(site: Site, place: Place, file: FileRecord) -> None:
     """Prepare one original beside its link: a second name of the near file, or a verified copy of it."""
     tree, relative = site.original(file.key)
-    if _is_restored(site, file):
+    if _is_restored(site, place, file):
         return
     near_path = site.near.path_of(place, file.key)
     try:
@@ -141,11 +141,11 @@ def open_near(near: Tree, path: str) -> BinaryIO:
     return Reading(near.open_to_read(path))
 
 
-def _swap_back(site: Site, files: Sequence[FileRecord]) -> None:
+def _swap_back(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
     trees: list[Tree] = []
     for file in files:
         tree, relative = site.original(file.key)
-        if not _is_restored(site, file):
+        if not _is_restored(site, place, file):
             try:
                 tree.swap_in_file(relative, link_target=site.link_target(file.key))
             except OSError as error:
@@ -156,15 +156,25 @@ def _swap_back(site: Site, files: Sequence[FileRecord]) -> None:
         tree.sync()
 
 
-def _is_restored(site: Site, file: FileRecord) -> bool:
-    """Whether the original was put back before an interruption."""
+def _is_restored(site: Site, place: Place, file: FileRecord) -> bool:
+    """Whether the original was put back before an interruption.
+
+    It is known by its size and mtime, or as the very file that is near: a user may have written to that through the
+    link, and what he wrote goes back too.
+    """
     tree, relative = site.original(file.key)
     found = tree.look(relative)
     if found is None or found.kind is not EntryKind.FILE:
         return False
     read = file.source
     is_same = found.identity.size_bytes == read.fixity.size_bytes
-    if not is_same or not same_time(found.identity.mtime_ns, read.attributes.mtime_ns):
+    is_same = is_same and same_time(found.identity.mtime_ns, read.attributes.mtime_ns)
+    near = site.near.tree.look(site.near.path_of(place, file.key))
+    is_near_too = near is not None and (near.identity.device, near.identity.inode) == (
+        found.identity.device,
+        found.identity.inode,
+    )
+    if not is_same and not is_near_too:
         raise WrongState(
             f"{tree.path(relative)} is a file that we did not put there; it was not replaced. A person must look: "
             f"the archived bytes are safe, SHA-256 {read.fixity.sha256}."
