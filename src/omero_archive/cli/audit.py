@@ -70,7 +70,7 @@ def audit(
     as_json: Json = False,
     settings: SettingsFile = None,
 ) -> None:
-    """Compare copies in the archive with what was written, least recently compared first: of objects, --all or --due.
+    """Compare copies in the archive with what was written, least recently compared first: of objects, or of all.
 
     Bytes that a service has offline are not brought back: the service is asked for its own digest of them. What could
     not be read changes nothing; other bytes make a copy DAMAGED. May be killed and run again: it goes on with the rest.
@@ -78,8 +78,9 @@ def audit(
     """
     if everything and objects:
         raise WrongUse("name objects, such as Image:1 or Dataset:5, or give --all.")
-    if not (objects or everything or due):
-        raise WrongUse("name objects, such as Image:1 or Dataset:5, or give --all or --due.")
+    if not (objects or everything or due or sample or limit):
+        # A sample, or so many, of all is a modest wish; all of it has to be said.
+        raise WrongUse("name objects, such as Image:1 or Dataset:5, or give --all, --due, --sample or --limit.")
     report = Report(output=Output(as_json=as_json), dry_run=dry_run)
     with opened(settings) as site, report.output.progress() as told:
         site.progress = told
