@@ -153,8 +153,8 @@ def every(
         query = query.where(bundle.c.residency.in_(wanted))
     if decided := tuple(decision):
         query = query.where(bundle.c.decision.in_(decided))
-    rows = connection.execution_options(yield_per=500).execute(query)
-    return map(_record, rows)
+    # Of the statement, not of the connection: a cursor for everything would make later updates of it fail.
+    return map(_record, connection.execute(query.execution_options(yield_per=500)))
 
 
 def kept(connection: sa.Connection, *, released_before: datetime | None = None) -> list[BundleRecord]:

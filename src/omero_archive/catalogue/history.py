@@ -33,7 +33,7 @@ def chapters(connection: sa.Connection, bundle_id: int) -> Iterator[Chapter]:
     columns = (event.c.at, event.c.actor, event.c.service, event.c.what, event.c.old, event.c.new, event.c.detail)
     # Events of the bundle itself stay apart, even two of one moment: their number is in the group.
     alone = sa.case((event.c.file_id.is_(None), event.c.id), else_=None)
-    rows = connection.execution_options(yield_per=500).execute(
+    query = (
         sa.select(
             *columns,
             sa.func.min(event.c.id).label("first"),
@@ -44,7 +44,7 @@ def chapters(connection: sa.Connection, bundle_id: int) -> Iterator[Chapter]:
         .group_by(*columns, alone)
         .order_by(sa.func.min(event.c.id))
     )
-    for row in rows:
+    for row in connection.execute(query.execution_options(yield_per=500)):
         yield Chapter(
             event_ids=(row.first, row.last),
             at=row.at,

@@ -111,7 +111,7 @@ def _sealed(connection: sa.Connection) -> Iterator[Any]:
         .select_from(seal.outerjoin(event, event.c.id == seal.c.event_id))
         .order_by(seal.c.position)
     )
-    yield from connection.execution_options(yield_per=_BATCH).execute(chain)
+    yield from connection.execute(chain.execution_options(yield_per=_BATCH))
 
 
 def _break(row: Any, *, expected: int, link: bytes) -> Break | None:
