@@ -145,3 +145,8 @@ class FileAttributes:
     mode: int  # permission bits only
     uid: int
     gid: int
+
+
+def printable(text: str) -> str:
+    """Text that terminals and databases take: bytes of file names that are no text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

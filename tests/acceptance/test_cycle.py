@@ -89,9 +89,16 @@ def rows_but_for_counters(site: CommandSite) -> Rows:
 # ---- the whole cycle
 
 
+def says_what_lies_in(word: Path) -> str:
+    """Settings of a service that says of every copy what this file says. No clock: a slow machine changes nothing."""
+    program = """tr -cd '\\0' | tr '\\0' '\\n' | sed "s/.*/$(cat "$0")/" """
+    return f"confirm_command = {json.dumps(['sh', '-c', program, str(word)])}\n"
+
+
 def test_the_whole_cycle_brings_everything_back(command_site: CommandSite) -> None:
     site = command_site
-    site.set_up(durable_after="3s")
+    (site.demo.directory / "word").write_text("not yet")
+    site.set_up(service=says_what_lies_in(site.demo.directory / "word"))
     originals, rows = site.originals(), rows_but_for_counters(site)
     names = {fileset.reference.replace(":", "-"): fileset for fileset in site.demo.filesets}
     everything = [fileset.reference for fileset in site.demo.filesets]
@@ -121,6 +128,7 @@ def test_the_whole_cycle_brings_everything_back(command_site: CommandSite) -> No
     early = reasons(site.run("release", *site.references, "--json", exits=3))
     assert all("0 of 1 durable" in text and "tape: VERIFIED, not DURABLE" in text for text in early.values())
     assert site.originals() == originals
+    (site.demo.directory / "word").write_text("durable")
     site.run("run", "--wait", "30s")
 
     late = site.run("release", *site.references, rotted.reference, "--json", exits=1)

@@ -204,3 +204,21 @@ def test_a_catalogue_holds_each_file_once(facility: Facility) -> None:
         bundles.insert(connection, facility.found("ics"), bundles.Request(by="x"), Decision.APPROVED)
     with facility.site.catalogue.begin() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(bundle)) == 1
+
+
+def test_a_name_that_is_no_text_can_be_written_about(facility: Facility) -> None:
+    """An error names the file, and PostgreSQL takes no lone surrogates: writing the error down must not be one."""
+    odd = "\udcff.tif could not be read"
+    facility.add("ics")
+    (first, *_) = facility.copies("ics")
+    record = facility.record("ics")
+    with facility.site.catalogue.begin() as connection:
+        failure = Failure(message=odd, retry_at=None)
+        assert copies.failed(connection, {first["id"]: failure}, state=CopyState.PENDING) == 1
+        bundles.failed(connection, record.id, odd, None, needs_attention=True)
+        bundles.note(connection, record, "note", {"keys": [odd], "more": {odd: odd}})
+        ids = [first["id"]]
+        copies.move(connection, ids, old=CopyState.PENDING, new=CopyState.WRITTEN, detail={"word": odd})
+        copies.asked(connection, {first["id"]: odd}, at=facility.clock())
+    assert facility.record("ics").last_error == "\\udcff.tif could not be read"
+    assert facility.copies("ics")[0]["word"] == "\\udcff.tif could not be read"

@@ -237,8 +237,3 @@ def healed(connection: sa.Connection, found: CopyRecord, proof: Mapping[str, obj
 def heal_failed(connection: sa.Connection, found: CopyRecord, message: str) -> None:
     """Write beside the state why a copy was not healed; a person must look."""
     failed(connection, {found.id: Failure(message=message, retry_at=None)}, state=found.state)
-
-
-def printable(key: str) -> str:
-    """A key as JSON in PostgreSQL takes it: bytes of a file name that are no text become escapes."""
-    return key.encode("utf-8", "backslashreplace").decode("utf-8")

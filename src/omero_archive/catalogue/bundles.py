@@ -23,6 +23,7 @@ from omero_archive.model import (
     Image,
     Key,
     OriginalFile,
+    printable,
 )
 from omero_archive.states import DECISION_MOVES, RESIDENCY_MOVES, Decision, Residency, check_move
 from omero_archive.transfer import SourceRead
@@ -399,7 +400,7 @@ def failed(
     """Write down a failure of a bundle's own step beside its state."""
     values = {
         "attempts": bundle.c.attempts + 1,
-        "last_error": message,
+        "last_error": printable(message),
         "retry_at": retry_at,
         "needs_attention": needs_attention,
     }

@@ -13,7 +13,7 @@ from omero_archive.catalogue.arrays import array, rows_given
 from omero_archive.catalogue.bundles import FileRecord, file_record
 from omero_archive.catalogue.events import now, record_moved
 from omero_archive.catalogue.tables import bundle, copy, file, manifest
-from omero_archive.model import BundleName, Key, ServiceName
+from omero_archive.model import BundleName, Key, ServiceName, printable
 from omero_archive.states import COPY_MOVES, CopyEvidence, CopyState, Decision, Residency, check_move
 from omero_archive.transfer import SourceRead
 
@@ -240,8 +240,10 @@ def moved_by_word(
 
     `at` is when it was asked: an answer may take hours, and is no younger for that.
     """
-    confirmed: dict[str, Any] = {"confirmed_at": at} if new is CopyState.DURABLE else {}
-    return move(connection, ids, old=old, new=new, detail={"word": word}, asked_at=at, word=word, **confirmed)
+    values: dict[str, Any] = {"asked_at": at, "word": printable(word)}
+    if new is CopyState.DURABLE:
+        values["confirmed_at"] = at
+    return move(connection, ids, old=old, new=new, detail={"word": word}, **values)
 
 
 def asked(connection: sa.Connection, words: Mapping[int, str], *, at: datetime, confirmed: Sequence[int] = ()) -> None:
@@ -252,7 +254,7 @@ def asked(connection: sa.Connection, words: Mapping[int, str], *, at: datetime, 
     given = rows_given(
         {
             "id": (BigInteger, list(words)),
-            "word": (Text, list(words.values())),
+            "word": (Text, [printable(word) for word in words.values()]),
             "is_fresh": (Boolean, [number in fresh for number in words]),
         }
     )
@@ -270,7 +272,7 @@ def failed(connection: sa.Connection, failures: Mapping[int, Failure], *, state:
             .where(copy.c.id == number, copy.c.state == state)
             .values(
                 attempts=copy.c.attempts + 1,
-                last_error=failure.message,
+                last_error=printable(failure.message),
                 retry_at=failure.retry_at,
                 needs_attention=failure.retry_at is None,
             )

@@ -1,6 +1,5 @@
 """What `reconcile` corrects in the catalogue, and what a purge takes out of it. Events always stay."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from omero_archive.catalogue.arrays import array
 from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.events import WROTE, actor, now, record
 from omero_archive.catalogue.tables import bundle, copy, event, file, image, manifest, recall
-from omero_archive.model import Bundle, ServiceName
+from omero_archive.model import Bundle, ServiceName, printable
 
 PURGED = "purged"
 """The event of a bundle whose copies were deleted for good, and of each of those copies."""
@@ -55,7 +54,7 @@ def record_deletions(
     fixed = {"at": now(connection), "actor": actor(connection), "bundle_id": found.id, "what": PURGED, "new": "deleted"}
     for start in range(0, len(deleted), 1000):
         rows = [
-            fixed | {"service": service, "detail": {"key": _as_text(key), "sha256": sha256}}
+            fixed | {"service": service, "detail": {"key": printable(key), "sha256": sha256}}
             for service, key, sha256 in deleted[start : start + 1000]
         ]
         connection.execute(event.insert(), rows)
@@ -67,8 +66,3 @@ def forget_bundle(connection: sa.Connection, found: BundleRecord) -> None:
         connection.execute(table.delete().where(table.c.bundle_id == found.id))
     connection.execute(bundle.delete().where(bundle.c.id == found.id))
     record(connection, found.id, PURGED, old=found.residency, detail={"bundle": found.name})
-
-
-def _as_text(path: str) -> str:
-    """JSON in PostgreSQL takes no lone surrogates: bytes of file names that are no text become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

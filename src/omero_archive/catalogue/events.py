@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from omero_archive.catalogue.tables import event
+from omero_archive.model import printable
 
 WROTE = "wrote events"
 """Set in `connection.info` by whoever writes an event, so that the catalogue knows that there is something to seal."""
@@ -40,9 +42,9 @@ def record(
             actor=actor(connection),
             bundle_id=bundle_id,
             what=what,
-            old=old,
-            new=new,
-            detail=None if detail is None else dict(detail),
+            old=None if old is None else printable(old),
+            new=None if new is None else printable(new),
+            detail=None if detail is None else _told(detail),
         )
     )
 
@@ -61,7 +63,19 @@ def record_moved(
         sa.literal("copy"),
         sa.literal(old),
         sa.literal(new),
-        sa.literal(None if detail is None else dict(detail), JSONB(none_as_null=True)),
+        sa.literal(None if detail is None else _told(detail), JSONB(none_as_null=True)),
     )
     columns = ["at", "actor", "bundle_id", "file_id", "service", "what", "old", "new", "detail"]
     return connection.execute(event.insert().from_select(columns, rows)).rowcount
+
+
+def _told(value: Any) -> Any:
+    """A detail as JSON in PostgreSQL takes it: file names in it may be no text."""
+    match value:
+        case str():
+            return printable(value)
+        case Mapping():
+            return {printable(str(key)): _told(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_told(item) for item in value]
+    return value

@@ -20,7 +20,7 @@ from omero_archive.catalogue.copies import manifest_written
 from omero_archive.catalogue.events import now, record
 from omero_archive.catalogue.tables import bundle, copy, event, file
 from omero_archive.errors import WrongState
-from omero_archive.model import Bundle, BundleName, Key, ServiceName
+from omero_archive.model import Bundle, BundleName, Key, ServiceName, printable
 from omero_archive.states import CopyState, Decision, Residency
 from omero_archive.transfer import SourceRead
 
@@ -98,11 +98,6 @@ def insert(connection: sa.Connection, found: FoundBundle) -> int:
     return number
 
 
-def plain(text: str) -> str:
-    """Text that PostgreSQL takes: bytes of file names that are no text become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _set_reads(connection: sa.Connection, number: int, reads: Mapping[Key, SourceRead]) -> None:
     every = list(reads.values())
     given = rows_given(
@@ -136,7 +131,7 @@ def _set_state(connection: sa.Connection, number: int, found: FoundBundle) -> No
         "released_at": found.released_at,
         "near_since": now(connection) if found.residency is Residency.ONLINE else None,
         "needs_attention": found.attention is not None,
-        "last_error": None if found.attention is None else plain(found.attention),
+        "last_error": None if found.attention is None else printable(found.attention),
     }
     connection.execute(bundle.update().where(bundle.c.id == number).values(**values))
 
@@ -148,7 +143,7 @@ def _insert_copies(connection: sa.Connection, number: int, copies: Sequence[Foun
             "key": (LargeBinary, [os.fsencode(one.key) for one in copies]),
             "service": (Text, [one.service for one in copies]),
             "state": (Text, [one.state.value for one in copies]),
-            "last_error": (Text, [None if one.problem is None else plain(one.problem) for one in copies]),
+            "last_error": (Text, [None if one.problem is None else printable(one.problem) for one in copies]),
             "needs_attention": (Boolean, [one.needs_attention for one in copies]),
         }
     )

@@ -33,8 +33,9 @@ from omero_archive.cli import (
     worker,
 )
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
-from omero_archive.cli.output import Output, printable
+from omero_archive.cli.output import Output
 from omero_archive.errors import ArchiveError
+from omero_archive.model import printable
 from omero_archive.settings import VARIABLE
 
 app = typer.Typer(

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
+from omero_archive.model import printable
+
 
 class Output:
     """Where a command's words go. With `as_json` only the one document of `document` is on standard output."""
@@ -97,11 +99,6 @@ def human_size(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
-
-
-def printable(text: str) -> str:
-    """Text that any terminal takes: bytes of file names that are no text become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plain(value: object) -> Any:

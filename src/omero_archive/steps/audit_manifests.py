@@ -98,7 +98,7 @@ def _audited(site: Site, wanted: _Wanted, *, heal: bool) -> ManifestFinding:
         return wanted.found(ManifestVerdict.GOOD)
     if not heal:
         return wanted.found(ManifestVerdict.DAMAGED, "says other digests than the catalogue.")
-    with site.catalogue.lock_bundle(wanted.bundle):
+    with site.lock_bundle(wanted.bundle):
         if _says_the_same(key, read_whole(service, key, at_most=_MOST_BYTES), wanted.text):
             return wanted.found(ManifestVerdict.GOOD)  # another process was faster
         aside = _replace(site, service, wanted)

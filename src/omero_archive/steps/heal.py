@@ -81,7 +81,7 @@ class AsItIs:
 
 def heal(site: Site, name: BundleName, *, services: tuple[ServiceName, ...]) -> list[Healed]:
     """Heal the broken copies of one bundle on these services; what became of each. Raises `Busy`, `WrongState`."""
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         if bundle.hold_reason is not None:
             raise WrongState(f"{name} is on hold ({bundle.hold_reason}); none of its copies was healed.")
@@ -119,8 +119,8 @@ def _heal(site: Site, bundled: Bundled, copy: CopyRecord) -> str:
         kept = put_aside(service, bundled.bundle.name, copy.key, found, copy.file.source.attributes, lanes=site.lanes)
         proof |= {"damaged_bytes": kept, "damaged_sha256": found.sha256, "damaged_size_bytes": found.size_bytes}
         with site.catalogue.begin() as connection:
-            facts = {"service": copy.service, "key": audits.printable(copy.key), **proof}
-            audits.set_aside(connection, bundled.bundle.id, facts | {"damaged_bytes": audits.printable(kept)})
+            facts = {"service": copy.service, "key": copy.key, **proof}
+            audits.set_aside(connection, bundled.bundle.id, facts)
         service.delete(copy.key)
     service.put(copy.key, reader(site, copy, source), wanted)
     _record(site, copy, proof)
@@ -129,8 +129,6 @@ def _heal(site: Site, bundled: Bundled, copy: CopyRecord) -> str:
 
 
 def _record(site: Site, copy: CopyRecord, proof: dict[str, object]) -> None:
-    kept = proof["damaged_bytes"]
-    proof = proof | {"damaged_bytes": None if kept is None else audits.printable(str(kept))}
     with site.catalogue.begin() as connection:
         if not audits.healed(connection, copy, proof):
             raise WrongState(f"{copy.service}: {copy.key} was changed by somebody else meanwhile; look at its status.")

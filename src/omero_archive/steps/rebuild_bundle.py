@@ -137,7 +137,7 @@ class Work:
             "directory": chosen.manifest.directory,
             "sha256": chosen.manifest.sha256,
             "copies": {f"{service} {state}": count for (service, state), count in counts.items()},
-            "differences": [rebuilding.plain(note) for note in notes],
+            "differences": list(notes),
         }
         if not self.dry_run:
             with self.site.catalogue.begin() as connection:

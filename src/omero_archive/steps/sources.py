@@ -4,7 +4,6 @@ A source is believed when it was read from its beginning to its end and has the 
 is compared once more while it is written.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.copies import CopyRecord
 from omero_archive.errors import ArchiveError, NoProvenSource, ObjectOffline, SourceUnreadable
-from omero_archive.files import EntryKind, Tree
+from omero_archive.files import EntryKind, Reading, Tree
 from omero_archive.model import Key
 from omero_archive.near import Place
 from omero_archive.service import Service, Staged
@@ -136,6 +135,6 @@ def _file(tree: Tree, relative: str, name: str) -> Source | str:
 
 def _open_file(tree: Tree, relative: str) -> BinaryIO:
     try:
-        return os.fdopen(tree.open_to_read(relative), "rb", buffering=0)
+        return Reading(tree.open_to_read(relative))
     except OSError as error:
         raise SourceUnreadable(f"{tree.path(relative)} could not be read: {error.strerror}.") from error

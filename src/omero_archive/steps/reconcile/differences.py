@@ -4,7 +4,6 @@ A difference names what was seen, what would be done about it, and whether that 
 bytes, it overwrites nothing, and doing it can be taken back or only writes down what is true already.
 """
 
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -95,8 +94,3 @@ class NotLooked:
 
 
 Finding = Difference | NotLooked
-
-
-def as_text(path: str) -> str:
-    """A path as text that any JSON takes: bytes that are no text become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

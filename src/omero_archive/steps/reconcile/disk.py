@@ -5,16 +5,15 @@ in which OMERO's own marker is missing is not looked at.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 
 from omero_archive.catalogue.bundles import FileRecord
 from omero_archive.errors import ArchiveError
-from omero_archive.files import Entry, EntryKind, Tree, same_time, temporary_of
-from omero_archive.model import Key
+from omero_archive.files import Entry, EntryKind, Reading, Tree, same_time, temporary_of
+from omero_archive.model import Key, printable
 from omero_archive.omero.repository import MANAGED
 from omero_archive.states import Decision, Residency
-from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked, as_text
+from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked
 from omero_archive.steps.reconcile.view import View
 from omero_archive.steps.site import Site
 
@@ -57,7 +56,7 @@ def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
         try:
             yield from _file(site, view, file, is_in_omero, is_read=is_read, missing_directories=missing_directories)
         except (ArchiveError, OSError) as error:
-            yield NotLooked(place="OMERO's disk", name=as_text(file.key), reason=str(error))
+            yield NotLooked(place="OMERO's disk", name=printable(file.key), reason=str(error))
             return
 
 
@@ -111,7 +110,8 @@ def _sentence(kind: Kind, site: Site, file: FileRecord, found: Entry | None) -> 
     sha256 = file.source.fixity.sha256
     match kind:
         case Kind.LINK_RETARGETED if found is not None:
-            return f"the link points to {as_text(found.target or '')}, ours to {as_text(site.link_target(file.key))}."
+            ours = printable(site.link_target(file.key))
+            return f"the link points to {printable(found.target or '')}, ours to {ours}."
         case Kind.ORIGINAL_BACK:
             return "a file with the archived size and mtime is in the link's place."
         case Kind.OTHER_FILE if found is not None:
@@ -148,7 +148,7 @@ def _difference(kind: Kind, view: View, file: FileRecord, sentence: str, *, is_s
         kind=kind,
         bundle=view.record.name,
         key=file.key,
-        sentence=f"{as_text(file.key)}: {sentence}",
+        sentence=f"{printable(file.key)}: {sentence}",
         would=would,
         is_safe=is_safe,
     )
@@ -162,12 +162,12 @@ def _temporary(view: View, file: FileRecord, left: Entry, path: str) -> Differen
         kind=Kind.TEMPORARY_LEFT,
         bundle=view.record.name,
         key=file.key,
-        sentence=f"{as_text(path)} was left by an interruption.",
+        sentence=f"{printable(path)} was left by an interruption.",
         would=would,
         is_safe=is_safe,
     )
 
 
 def _sha256(tree: Tree, relative: str) -> str:
-    with os.fdopen(tree.open_to_read(relative), "rb") as file:
+    with Reading(tree.open_to_read(relative)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,13 +12,13 @@ from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.copies import Failure
 from omero_archive.errors import UnknownObject, WrongState
 from omero_archive.files import EntryKind, temporary_of, translated
-from omero_archive.model import Bundle, Key
+from omero_archive.model import Bundle, Key, printable
 from omero_archive.omero.marks import read_flags, unmark
 from omero_archive.omero.presence import present_files
 from omero_archive.service import Answer
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.manifest import manifest
-from omero_archive.steps.reconcile.differences import Difference, Kind, as_text
+from omero_archive.steps.reconcile.differences import Difference, Kind
 from omero_archive.steps.reconcile.look import look_again
 from omero_archive.steps.reconcile.services import compare_size
 from omero_archive.steps.reconcile.view import View, views
@@ -52,7 +52,7 @@ def fix(site: Site, difference: Difference) -> str:
     repair = REPAIRS.get(difference.kind)
     if repair is None or not difference.is_safe or difference.bundle is None:
         raise WrongState(f"{difference.kind}: {difference.would}")
-    with site.catalogue.lock_bundle(difference.bundle):
+    with site.lock_bundle(difference.bundle):
         with site.catalogue.begin() as connection:
             record = bundles.by_name(connection, difference.bundle)
         if record is None:
@@ -69,9 +69,9 @@ def fix(site: Site, difference: Difference) -> str:
 def _detail(difference: Difference, done: str) -> dict[str, object]:
     return {
         "difference": difference.kind,
-        "key": None if difference.key is None else as_text(difference.key),
+        "key": None if difference.key is None else printable(difference.key),
         "service": difference.service,
-        "saw": as_text(difference.sentence),
+        "saw": printable(difference.sentence),
         "did": done,
     }
 
@@ -85,7 +85,7 @@ def _make_link(work: _Work) -> str:
         raise WrongState(f"{work.record.name} is not released any more; no link was made.")
     there = present_files(site.omero, {file.original.kind: [file.original.omero_id]})
     if file.original.omero_id not in there[file.original.kind]:
-        raise WrongState(f"{as_text(file.key)} is not in OMERO's database any more; no link was made.")
+        raise WrongState(f"{printable(file.key)} is not in OMERO's database any more; no link was made.")
     tree, relative = site.original(file.key)
     # OMERO may be on: the call fails if anything lies at the path by now.
     tree.make_link(relative, site.link_target(file.key))
@@ -99,7 +99,7 @@ def _drop_temporary(work: _Work) -> str:
     tree, relative = work.site.original(_file(work).key)
     left = tree.look(temporary_of(relative))
     if left is not None and left.kind is not EntryKind.LINK and left.names < 2:
-        raise WrongState(f"{as_text(str(tree.path(temporary_of(relative))))} has bytes of its own; it stays.")
+        raise WrongState(f"{printable(str(tree.path(temporary_of(relative))))} has bytes of its own; it stays.")
     tree.drop_temporary(relative)
     tree.sync()
     return "took the temporary name away"
@@ -109,7 +109,7 @@ def _file(work: _Work) -> FileRecord:
     for file in work.files():
         if file.key == work.difference.key:
             return file
-    raise WrongState(f"{work.record.name} has no file {as_text(work.difference.key or '')} any more.")
+    raise WrongState(f"{work.record.name} has no file {printable(work.difference.key or '')} any more.")
 
 
 # ---- OMERO's database
@@ -265,18 +265,18 @@ def _judge_copy(work: _Work) -> str:
     with work.site.catalogue.begin() as connection:
         copy = pages.known_copies(connection, service, keys=[key]).get(key)
         if copy is None or copy.id is None or copy.state is None:
-            raise WrongState(f"the catalogue has no copy of {as_text(key)} on {service} any more.")
+            raise WrongState(f"the catalogue has no copy of {printable(key)} on {service} any more.")
         again = compare_size(service, copy, status.size_bytes) if status.present is Answer.YES else None
         new = _JUDGED[work.difference.kind]
         is_still = again is not None and again.kind is work.difference.kind
         if work.difference.kind is Kind.COPY_MISSING:
             is_still = status.present is Answer.NO and copy.state is not CopyState.MISSING
         if not is_still:
-            raise WrongState(f"{service} says of {as_text(key)} now: {status.word or status.present}.")
+            raise WrongState(f"{service} says of {printable(key)} now: {status.word or status.present}.")
         copies.move(connection, [copy.id], old=copy.state, new=new)
         if new is not CopyState.WRITTEN:
             retry_at: datetime | None = None
-            failure = Failure(message=as_text(work.difference.sentence), retry_at=retry_at)
+            failure = Failure(message=printable(work.difference.sentence), retry_at=retry_at)
             copies.failed(connection, {copy.id: failure}, state=new)
     return f"recorded the copy {new}"
 

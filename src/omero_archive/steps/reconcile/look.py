@@ -123,7 +123,7 @@ def _piece(site: Site, records: Sequence[BundleRecord], places: _Places, scope: 
 def _locked(site: Site, view: View, places: _Places, *, is_read: bool) -> Iterator[Finding]:
     name = view.record.name
     try:
-        with site.catalogue.lock_bundle(name):
+        with site.lock_bundle(name):
             found = _again(site, name, places, is_read=is_read)
     except Busy as error:
         yield NotLooked(place="bundle", name=name, reason=str(error))

@@ -10,9 +10,10 @@ from omero_archive.catalogue import pages
 from omero_archive.catalogue.bundles import FileRecord
 from omero_archive.errors import ArchiveError
 from omero_archive.files import same_time
+from omero_archive.model import printable
 from omero_archive.near import Place
 from omero_archive.states import Residency
-from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked, as_text
+from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked
 from omero_archive.steps.reconcile.view import View
 from omero_archive.steps.site import Site, place_of
 
@@ -63,7 +64,7 @@ def unknown_bytes(site: Site) -> Iterator[Difference]:
         strange = (path for path in page if path not in keys)
         for directory, files in groupby(strange, key=lambda path: path.rpartition("/")[0]):
             some = list(files)
-            yield _unknown(some[0], f"{len(some)} files in {as_text(directory) or 'the top'} are of no known bundle.")
+            yield _unknown(some[0], f"{len(some)} files in {printable(directory) or 'the top'} are of no known bundle.")
 
 
 def _unknown(path: str, sentence: str) -> Difference:
@@ -71,7 +72,7 @@ def _unknown(path: str, sentence: str) -> Difference:
         kind=Kind.NEAR_UNKNOWN,
         bundle=None,
         key=path,
-        sentence=f"{as_text(path)}: {sentence}",
+        sentence=f"{printable(path)}: {sentence}",
         would="a person must look: was the catalogue lost? Nothing is deleted.",
     )
 
@@ -108,7 +109,7 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
     missing = [file for file in view.files if near.tree.look(near.path_of(place, file.key)) is None]
     if missing:
         sentence = (
-            f"ONLINE, but {len(missing)} of {len(view.files)} files are not near, such as {as_text(missing[0].key)}: "
+            f"ONLINE, but {len(missing)} of {len(view.files)} files are not near, such as {printable(missing[0].key)}: "
             "it may open with wrong pixels."
         )
         would = "a person must look: move what is left of it aside, and the next reconcile records it OFFLINE."
@@ -116,7 +117,7 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
     lost = {file.key for file in missing}
     for file in view.files:
         if file.key not in lost and not _is_unchanged(site, place, file):
-            text = f"{as_text(file.key)}: its near bytes have another size or mtime than was archived."
+            text = f"{printable(file.key)}: its near bytes have another size or mtime than was archived."
             would = f"a person must look; archived was SHA-256 {file.source.fixity.sha256}."
             yield _of(Kind.NEAR_CHANGED, view, text, would, key=file.key)
     left = [

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from omero_archive.catalogue import corrections, overview, pages
 from omero_archive.errors import ArchiveError
-from omero_archive.model import Bundle, OriginalFile
+from omero_archive.model import Bundle, OriginalFile, printable
 from omero_archive.omero.closure import RefusedBundle
 from omero_archive.omero.presence import marked_names
 from omero_archive.states import CopyState, Decision, Residency
-from omero_archive.steps.reconcile.differences import Difference, Kind, as_text
+from omero_archive.steps.reconcile.differences import Difference, Kind
 from omero_archive.steps.reconcile.view import InOmero, View
 from omero_archive.steps.site import Site
 
@@ -44,7 +44,7 @@ def unknown_marks(site: Site) -> Iterator[Difference]:
                 yield Difference(
                     kind=Kind.MARK_OF_UNKNOWN,
                     bundle=name,
-                    sentence=f"OMERO has our annotation of {as_text(name)}, which the catalogue does not know.",
+                    sentence=f"OMERO has our annotation of {printable(name)}, which the catalogue does not know.",
                     would="a person must look: was the catalogue lost, or restored from an older backup?",
                 )
 
@@ -154,7 +154,7 @@ def _files(view: View, same: Bundle) -> Iterator[Difference]:
     for one in sorted(known.keys() & now.keys()):
         old, new = known[one], now[one]
         if old.key != new.key:
-            yield _file(Kind.FILE_MOVED, view, old, f"OMERO has it as {as_text(new.key)} now.", look)
+            yield _file(Kind.FILE_MOVED, view, old, f"OMERO has it as {printable(new.key)} now.", look)
         elif (old.size_bytes, old.checksum) != (new.size_bytes, new.checksum):
             yield _file(Kind.FILE_CHANGED, view, old, f"OMERO records {_said(new)} now, was {_said(old)}.", look)
 
@@ -165,7 +165,7 @@ def _said(file: OriginalFile) -> str:
 
 
 def _file(kind: Kind, view: View, file: OriginalFile, sentence: str, would: str) -> Difference:
-    text = f"{as_text(file.key)}: {sentence}"
+    text = f"{printable(file.key)}: {sentence}"
     return Difference(kind=kind, bundle=view.record.name, key=file.key, sentence=text, would=would)
 
 

@@ -12,14 +12,13 @@ from omero_archive.catalogue import bundles, copies, corrections, overview, page
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.copies import CopyRecord
 from omero_archive.errors import ObjectMissing, WrongState
-from omero_archive.model import BundleName, FileKind, Key, ServiceName
+from omero_archive.model import BundleName, FileKind, Key, ServiceName, printable
 from omero_archive.near import Place
 from omero_archive.omero.presence import present, present_files
 from omero_archive.service import Answer, Service
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.evict import evict, evict_dry
 from omero_archive.steps.reconcile import disk
-from omero_archive.steps.reconcile.differences import as_text
 from omero_archive.steps.reconcile.services import MANIFESTS
 from omero_archive.steps.release import load
 from omero_archive.steps.site import Site, place_of
@@ -55,7 +54,7 @@ def purge(site: Site, name: BundleName) -> Doomed:
     near_bytes = 0
     if bundle.residency in (Residency.ONLINE, Residency.OFFLINE):
         near_bytes = evict(site, name)
-    with site.catalogue.lock_bundle(name):
+    with site.lock_bundle(name):
         bundle = load(site, name)
         # Once more, now that nobody else works on it: what was just evicted is all that may have changed.
         doomed = _doomed(site, bundle)
@@ -136,7 +135,7 @@ def _at_paths(site: Site, files: tuple[FileRecord, ...]) -> Iterator[str]:
     for file in files:
         tree, relative = site.original(file.key)
         if tree.look(relative) is not None:
-            left.append(as_text(str(tree.path(relative))))
+            left.append(printable(str(tree.path(relative))))
     if left:
         yield f"something still lies at {len(left)} of its paths, such as {left[0]}: take it away by hand"
 
@@ -162,9 +161,9 @@ def _foreign(site: Site, known: list[CopyRecord]) -> Iterator[str]:
         for key, status in site.services[name].status(list(mine)).items():
             wanted = mine[key].file.source.fixity.size_bytes
             if status.present is Answer.CANNOT_TELL:
-                yield f"{name} cannot tell whether it has {as_text(key)}"
+                yield f"{name} cannot tell whether it has {printable(key)}"
             elif status.present is Answer.YES and status.size_bytes not in (None, wanted):
-                yield f"{name} has {as_text(key)} with {status.size_bytes} bytes, {wanted} were written: whose is it"
+                yield f"{name} has {printable(key)} with {status.size_bytes} bytes, {wanted} were written: whose is it"
 
 
 def _manifests(site: Site, bundle: BundleRecord) -> Iterator[tuple[ServiceName, Key, str | None]]:

@@ -12,11 +12,11 @@ from omero_archive.catalogue import pages
 from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.pages import KnownCopy, KnownManifest
 from omero_archive.errors import ArchiveError
-from omero_archive.model import BundleName, Key, ServiceName
+from omero_archive.model import BundleName, Key, ServiceName, printable
 from omero_archive.service import Answer, Listed, ObjectStatus
 from omero_archive.states import CopyState
 from omero_archive.steps.manifest import DESCRIPTION, MANIFEST
-from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked, as_text
+from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked
 from omero_archive.steps.site import Site
 
 OURS = ("damaged/", ".omero-archive/")
@@ -108,7 +108,7 @@ def compare_size(name: ServiceName, copy: KnownCopy, size_bytes: int | None) -> 
     is_same = size_bytes is None or size_bytes == copy.size_bytes
     if copy.state in EXPECTED and not is_same:
         sentence = f"{name} has it with {size_bytes} bytes; {copy.size_bytes} were written."
-        return _copy(Kind.COPY_SIZE, name, copy, sentence, "record it DAMAGED; healing it is `audit`'s.", is_safe=True)
+        return _copy(Kind.COPY_SIZE, name, copy, sentence, "record it DAMAGED; `audit --heal` mends it.", is_safe=True)
     if copy.state is CopyState.MISSING and is_same and size_bytes is not None:
         sentence = f"{name} has it, though it was MISSING."
         would = "record it WRITTEN; `run` then reads it back before it counts."
@@ -127,7 +127,7 @@ def _asked(name: ServiceName, copy: KnownCopy, status: ObjectStatus) -> Iterator
     """What an answer of the service about one copy makes. "Cannot tell" makes nothing."""
     if status.present is Answer.NO and copy.state in EXPECTED:
         sentence = f"{name} answers that it has no such object; it is {copy.state} here."
-        would = "record it MISSING; healing it is `audit`'s."
+        would = "record it MISSING; `audit --heal` mends it."
         yield _copy(Kind.COPY_MISSING, name, copy, sentence, would, is_safe=True)
     elif status.present is Answer.YES:
         difference = compare_size(name, copy, status.size_bytes)
@@ -177,14 +177,14 @@ def _listed_manifests(
                 bundle=bundle,
                 key=directory,
                 service=name,
-                sentence=f"{name} has {as_text(directory)}, of a bundle that the catalogue does not know.",
+                sentence=f"{name} has {printable(directory)}, of a bundle that the catalogue does not know.",
                 would="`omero-archive rebuild` puts bundles into an empty catalogue; else a person must look.",
             )
 
 
 def _bundle_of(directory: str) -> BundleName:
     """`manifests/Fileset-12.2` is the second manifest of Fileset-12."""
-    return BundleName(as_text(directory.removeprefix(MANIFESTS).partition(".")[0]))
+    return BundleName(printable(directory.removeprefix(MANIFESTS).partition(".")[0]))
 
 
 def _unknown(name: ServiceName, one: Listed, bundle: BundleName | None) -> Difference:
@@ -194,7 +194,7 @@ def _unknown(name: ServiceName, one: Listed, bundle: BundleName | None) -> Diffe
         bundle=bundle,
         key=one.key,
         service=name,
-        sentence=f"{as_text(one.key)}, {one.size_bytes} bytes on {name}: {whose}.",
+        sentence=f"{printable(one.key)}, {one.size_bytes} bytes on {name}: {whose}.",
         would="a person must look: nothing that we did not put there is ever deleted.",
     )
 
@@ -205,7 +205,7 @@ def _copy(kind: Kind, name: ServiceName, copy: KnownCopy, sentence: str, would: 
         bundle=copy.bundle,
         key=copy.key,
         service=name,
-        sentence=f"{as_text(copy.key)}: {sentence}",
+        sentence=f"{printable(copy.key)}: {sentence}",
         would=would,
         is_safe=is_safe,
     )
