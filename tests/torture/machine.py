@@ -689,8 +689,7 @@ def _found(w: World) -> None:
     for (service, key), aside in list(w.aside.items()):
         if not w.stored(service, key).exists():
             aside.rename(w.stored(service, key))
-        w.witness.deeds.harmed.discard((service, key))
-        del w.aside[service, key]
+        del w.aside[service, key]  # it may have rotted before it was lost: see `_heed_healing`
 
 
 def _renamed_back(w: World) -> None:
