@@ -143,6 +143,8 @@ def test_durability_is_withdrawn_or_doubtful(service: FaultyService, fault: Faul
     service.set(fault)
     found = status_of(service, A)
     assert (found.present, found.durable, found.word) == (Answer.YES, answer, word)
+    service.set(Fault.WITHDRAWN)
+    assert status_of(service, A).word == "amber"
     service.clear()
     assert status_of(service, A).durable is Answer.YES
 

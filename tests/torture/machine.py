@@ -358,6 +358,21 @@ class Machine(RuleBasedStateMachine):
             keys = self.here.demo.fileset(slug).keys
             self.here.faulty[service].set(fault, key=keys[number % len(keys)])
 
+    @rule(
+        service=services,
+        slug=slugs,
+        fault=st.sampled_from((Fault.WITHDRAWN, Fault.DOUBTFUL, Fault.MISSING, Fault.UNAVAILABLE, Fault.SLOW)),
+        crash=crashes,
+    )
+    def a_service_fails_while_it_matters(self, service: str, slug: str, fault: Fault, crash: int | None) -> None:
+        """Just when a bundle is released and evicted, or evicted; then it is well again."""
+        if service in self.here.faulty:
+            self.here.faulty[service].set(fault, verb="status")
+            self.release_and_evict(slug=slug, crash=crash)
+            for _ in SLUGS:
+                self.look()
+            self.here.faulty[service].clear(fault)
+
     @rule(service=services, fault=st.sampled_from((Fault.LOST_PUT, Fault.HALF_PUT)))
     def a_service_lies_once(self, service: str, fault: Fault) -> None:
         if service in self.here.faulty:
@@ -674,8 +689,7 @@ def _found(w: World) -> None:
     for (service, key), aside in list(w.aside.items()):
         if not w.stored(service, key).exists():
             aside.rename(w.stored(service, key))
-        w.witness.deeds.harmed.discard((service, key))
-        del w.aside[service, key]
+        del w.aside[service, key]  # it may have rotted before it was lost: see `_heed_healing`
 
 
 def _renamed_back(w: World) -> None:

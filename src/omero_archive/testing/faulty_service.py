@@ -57,7 +57,7 @@ class Fault(StrEnum):
     SLOW = "slow"  # the verb takes its time, then does what it should
     DAMAGED = "damaged"  # `open` gives other bytes, `status` reports other digests; it can be deleted and stored anew
     MISSING = "missing"  # the object is gone; it can be stored anew
-    WITHDRAWN = "withdrawn"  # `status` says that it is not durable, "amber"
+    WITHDRAWN = "withdrawn"  # `status` says that it is not durable, "amber"; that is more than a doubt
     DOUBTFUL = "doubtful"  # `status` cannot tell whether it is durable
     LOST_PUT = "lost put"  # `put` gives a receipt and stores nothing
     HALF_PUT = "half put"  # `put` gives a receipt for the whole and stores the first half
@@ -235,10 +235,10 @@ class FaultyService(Service):
             return ObjectStatus(present=Answer.NO, durable=Answer.NO, staged=Staged.OFFLINE, word="not there")
         if self._hits(Fault.DAMAGED, "status", key):
             status = replace(status, digests={name: digest[::-1] for name, digest in status.digests.items()})
-        if self._hits(Fault.WITHDRAWN, "status", key):
-            status = replace(status, durable=Answer.NO, word="amber")
         if self._hits(Fault.DOUBTFUL, "status", key):
             status = replace(status, durable=Answer.CANNOT_TELL, word="who knows")
+        if self._hits(Fault.WITHDRAWN, "status", key):
+            status = replace(status, durable=Answer.NO, word="amber")
         return replace(status, staged=self._staged(key, "status") or status.staged)
 
     def _staged(self, key: Key, verb: str) -> Staged | None:
