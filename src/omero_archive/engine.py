@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
+import sqlalchemy as sa
 import structlog
 from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import bundles, copies, recalls
+from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.copies import Failure, Slice
 from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, DatabaseUnavailable, Refused
 from omero_archive.files import disk_errors
@@ -30,7 +32,7 @@ from omero_archive.steps.evict import evict
 from omero_archive.steps.manifest import manifest
 from omero_archive.steps.recall import recall
 from omero_archive.steps.room import windows_over
-from omero_archive.steps.site import Site
+from omero_archive.steps.site import Site, place_of
 from omero_archive.steps.verify import verify
 
 if TYPE_CHECKING:
@@ -133,9 +135,9 @@ class Engine:
                 yield Job(step="recall", service=None, first=number, last=number)
             for name in site.near.taken_out():
                 bundle = bundles.by_name(connection, name)
-                if bundle is not None and bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
-                    # An eviction was interrupted after it was recorded: its bytes are still to go.
-                    yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
+                step = None if bundle is None else _after_eviction(site, connection, bundle)
+                if bundle is not None and step is not None:
+                    yield Job(step=step, service=None, first=bundle.id, last=bundle.id)
             for bundle in windows_over(site):
                 yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
             for service in site.settings.service_names:
@@ -293,6 +295,17 @@ class Engine:
             may_pass = job.step == "evict" and isinstance(error, Refused)
             retry_at = self._site.retry_at(Busy() if may_pass else error, bundle.attempts)
             bundles.failed(connection, job.first, str(error), retry_at, needs_attention=retry_at is None)
+
+
+def _after_eviction(site: Site, connection: sa.Connection, bundle: BundleRecord) -> str | None:
+    """What has to be done about a bundle that an interrupted eviction took out, None if nothing by itself."""
+    if bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
+        return "evict"  # interrupted after it was recorded: its bytes are still to go
+    if bundle.residency is Residency.ONLINE and not bundle.needs_attention:
+        # Interrupted before: it counts as readable and is not. Putting it back is always right, and needs no permit.
+        place = place_of(bundle, bundles.files(connection, bundle.id))
+        return None if site.near.is_in(place) else "recall"
+    return None
 
 
 def _failure(error: ArchiveError, site: Site) -> Failure:

@@ -165,17 +165,16 @@ class Near:
 
     def are_second_names(self, place: Place, originals: Mapping[Key, tuple[Tree, str]]) -> bool:
         """Whether every file of a bundle that was taken out is the very file at its original's path."""
-        for key in place.keys:
-            near = self.tree.look(self._inside(place, _outgoing(place), key))
-            tree, relative = originals[key]
-            original = tree.look(relative)
-            if near is None:
-                continue  # gone before an interruption
-            if original is None or near.identity.inode != original.identity.inode:
-                return False
-            if near.identity.device != original.identity.device:
-                return False
-        return True
+        return self._are_twins(place, _outgoing(place), originals)
+
+    def give_up(self, place: Place, originals: Mapping[Key, tuple[Tree, str]]) -> None:
+        """Take back what a release prepared and did not make readable, if all of it is second names of originals.
+
+        Copies on another file system stay: the next release begins with them.
+        """
+        if self.is_prepared(place) and self._are_twins(place, _incoming(place), originals):
+            inside = {self.incoming_path_of(place, key): originals[key] for key in place.keys}
+            delete_twins(self.tree, _incoming(place), inside)
 
     def delete_second_names(self, place: Place, originals: Mapping[Key, tuple[Tree, str]]) -> None:
         """Delete a bundle that was taken out and whose very files are the originals in place again."""
@@ -216,6 +215,19 @@ class Near:
         if not key.startswith(place.home + "/"):
             raise BrokenInvariant(f"{key} does not lie in the directory of {place.name}, {place.home}.")
         return directory + key[len(place.home) :]
+
+    def _are_twins(self, place: Place, directory: str, originals: Mapping[Key, tuple[Tree, str]]) -> bool:
+        for key in place.keys:
+            near = self.tree.look(self._inside(place, directory, key))
+            tree, relative = originals[key]
+            original = tree.look(relative)
+            if near is None:
+                continue  # gone before an interruption, or not there yet
+            if original is None or near.identity.inode != original.identity.inode:
+                return False
+            if near.identity.device != original.identity.device:
+                return False
+        return True
 
     def _missing(self, place: Place, directory: str) -> Key | None:
         """The first file that is not there, None if all are."""

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from interruptions import Stopped, stopped_before
-from omero_archive.errors import WrongState
+from omero_archive.errors import PermitRefused, SourceChanged, SourceRotted, WrongState
 from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import Residency
+from omero_archive.steps.release import release
 from omero_archive.steps.site import no_progress
 from site_fixtures import Facility, disk_below
 
@@ -216,11 +217,112 @@ def test_an_interrupted_release_keeps_others_from_touching_the_bundle(facility: 
         facility.release("ics")
     assert [path.is_symlink() for path in facility.paths("ics")] == [True, False]
     assert facility.reads_as_before("ics")
-    with pytest.raises(WrongState, match="its release was begun and not finished"):
-        facility.unarchive("ics")
     with pytest.raises(WrongState, match="only an ONLINE bundle can be evicted"):
         facility.evict("ics")
     assert facility.add("ics")[0].did == "was there; nothing to do"
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_release_that_was_stopped_before_any_of_its_changes_can_be_undone(facility: Facility, slug: str) -> None:
+    facility.archive(slug)
+
+    def undo() -> None:
+        if facility.record(slug).residency is Residency.RESIDENT and facility.record(slug).intent is None:
+            return  # nothing was begun
+        facility.unarchive(slug)
+        require_originals(facility, slug)
+
+    def again() -> None:
+        if facility.record(slug).decision == "RETURNED":
+            facility.add(slug)
+        to_resident(facility, slug)
+
+    stops = stop_everywhere(
+        lambda: facility.release(slug),
+        before=again,
+        look=lambda: facility.reads_as_before(slug) or pytest.fail("a reader did not get the bytes"),
+        after=undo,
+        slug=slug,
+    )
+    assert stops > 10
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_undoing_a_release_may_be_stopped_before_any_of_its_changes(facility: Facility, slug: str) -> None:
+    facility.archive(slug)
+
+    def half_released() -> None:
+        if facility.record(slug).decision == "RETURNED":
+            facility.add(slug)
+
+        def stop(step: str, files: int, size_bytes: int) -> None:
+            raise Stopped(step)
+
+        facility.site.progress = stop
+        with pytest.raises(Stopped):
+            facility.release(slug)
+        facility.site.progress = no_progress
+
+    def finish() -> None:
+        if facility.residency(slug) is not Residency.RESIDENT or facility.record(slug).intent is not None:
+            facility.unarchive(slug)
+        require_originals(facility, slug)
+
+    stop_everywhere(
+        lambda: facility.unarchive(slug),
+        before=half_released,
+        look=lambda: facility.reads_as_before(slug) or pytest.fail("a reader did not get the bytes"),
+        after=finish,
+        slug=slug,
+    )
+
+
+def test_a_release_that_cannot_be_finished_since_a_copy_was_lost_is_undone(facility: Facility) -> None:
+    facility.archive("ics")
+
+    def stop(step: str, files: int, size_bytes: int) -> None:
+        raise Stopped(step)
+
+    facility.site.progress = stop
+    with pytest.raises(Stopped):
+        facility.release("ics")
+    facility.site.progress = no_progress
+    facility.archived_path(facility.demo.fileset("ics").keys[0]).unlink()
+    with pytest.raises(PermitRefused):
+        facility.release("ics")
+    facility.unarchive("ics")
+    require_originals(facility, "ics")
+
+
+def test_what_a_user_wrote_through_a_link_is_not_taken_for_what_was_archived(facility: Facility) -> None:
+    """Else the next release and eviction would delete the only bytes of it."""
+    facility.released("ics")
+    path = facility.paths("ics")[1]
+    with path.open("r+b") as file:
+        file.write(b"mine")
+    mine = path.read_bytes()
+    facility.unarchive("ics")
+    assert path.read_bytes() == mine
+    facility.add("ics")
+    facility.work()
+    with pytest.raises(SourceChanged, match="was touched since it was read"):
+        facility.release("ics")
+    with pytest.raises((SourceChanged, SourceRotted)):
+        release(facility.site, facility.name("ics"), rehash=True)
+    assert path.read_bytes() == mine
+
+
+def test_an_eviction_that_was_stopped_before_its_record_is_put_back_by_run(facility: Facility) -> None:
+    facility.released("ics")
+    for number in range(1, MOST_CHANGES):
+        with pytest.raises(Stopped), stopped_before(number):
+            facility.evict("ics")
+        if not any(path.exists() for path in facility.paths("ics")):
+            break
+    assert facility.residency("ics") is Residency.ONLINE
+    facility.work()
+    assert facility.residency("ics") is Residency.ONLINE
+    assert facility.reads_as_before("ics")
 
 
 def test_an_interrupted_unarchive_of_what_a_user_wrote_to_is_finished(facility: Facility) -> None:

@@ -163,7 +163,10 @@ def waiting(connection: sa.Connection, bundle_id: int | None = None) -> list[Wai
     kinds: Sequence[tuple[str, sa.ColumnElement[bool]]] = (
         ("requests wait for a decision", bundle.c.decision == Decision.REQUESTED),
         ("bundles are on hold", bundle.c.hold_reason.is_not(None)),
-        ("bundles: a release was begun and not finished; run it again", bundle.c.intent == "release"),
+        (
+            "bundles: a release was begun and not finished; run it again, or unarchive to undo it",
+            bundle.c.intent == "release",
+        ),
         ("bundles: an unarchive was begun and not finished; run it again", bundle.c.intent == "unarchive"),
         ("bundles need attention", bundle.c.needs_attention),
         ("bundles are tried again later", sa.and_(~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))),

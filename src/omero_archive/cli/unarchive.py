@@ -23,7 +23,8 @@ def unarchive(
 ) -> None:
     """Put originals back in their places, with OMERO off, and take links and marks away. Recalls first if need be.
 
-    The copies in the archive stay. An interrupted unarchive is finished by running it again.
+    The copies in the archive stay. An interrupted unarchive is finished by running it again; a release that was begun
+    and cannot be finished is undone.
     """
     items = Items(command="unarchive", output=Output(as_json=as_json), dry_run=dry_run)
     released = [Residency.ONLINE, Residency.OFFLINE, Residency.RECALLING]

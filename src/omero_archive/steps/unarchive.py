@@ -20,6 +20,7 @@ from omero_archive.omero.marks import unmark
 from omero_archive.states import Decision, Permit, Residency, permit_by_original
 from omero_archive.steps.recall import recall
 from omero_archive.steps.release import load
+from omero_archive.steps.rollback import begin_back, give_up, is_near
 from omero_archive.steps.site import Site, place_of
 from omero_archive.transfer import RecallReader, read_back, write_temporary
 
@@ -51,11 +52,9 @@ def unarchive(site: Site, names: Sequence[BundleName]) -> Iterator[tuple[BundleN
 
 
 def require_unarchivable(bundle: BundleRecord) -> None:
-    """Raise `WrongState` unless there are links to replace by originals."""
+    """Raise `WrongState` unless there is something to put back: links, or a release that was begun."""
     if bundle.residency is Residency.RESIDENT and bundle.intent is None:
         raise WrongState(f"{bundle.name} is RESIDENT already; there is nothing to put back.")
-    if bundle.residency is Residency.RESIDENT:
-        raise WrongState(f"{bundle.name}: its release was begun and not finished; run `omero-archive release` first.")
 
 
 def put_back(site: Site, name: BundleName) -> None:
@@ -69,6 +68,11 @@ def put_back(site: Site, name: BundleName) -> None:
     with site.lock_bundle(name):
         bundle, files = _load(site, name)
         require_unarchivable(bundle)
+        if bundle.residency is Residency.RESIDENT:
+            if not is_near(site, bundle, files):
+                _give_up_release(site, bundle, files)
+                return
+            bundle = begin_back(site, bundle, intent=INTENT)
         place = place_of(bundle, files)
         if not all(_is_restored(site, place, file) for file in files):
             # Else an interrupted `clear` took it out, and may have begun to delete.
@@ -83,6 +87,19 @@ def put_back(site: Site, name: BundleName) -> None:
         _unmark(site, bundle)
 
 
+def _give_up_release(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> None:
+    """Undo a release that was interrupted before any link was made: nothing of `clear` is left to do."""
+    _unmark(site, bundle)
+    give_up(site, bundle, files)
+    identities = _identities(site, files)
+    with site.catalogue.begin() as connection:
+        bundle = bundles.by_id(connection, bundle.id)
+        bundles.identified(connection, identities)
+        bundles.intend(connection, bundle, None)
+        if bundle.decision is Decision.APPROVED:
+            bundles.decide(connection, bundle, Decision.RETURNED, note="its release was given up")
+
+
 def clear(site: Site, name: BundleName) -> None:
     """Take the near names of a bundle away whose originals are back, and record it RESIDENT."""
     with site.lock_bundle(name):
@@ -94,7 +111,7 @@ def clear(site: Site, name: BundleName) -> None:
             _in_place(site, file)
         _clear_near(site, place, files)
         # Looked at again after the second names went, which changed ctime.
-        identities = {file.id: _in_place(site, file) for file in files}
+        identities = _identities(site, files)
         site.near.forget(place)  # before it is recorded: afterwards nobody would come back for it
         with site.catalogue.begin() as connection:
             bundles.identified(connection, identities)
@@ -113,6 +130,7 @@ def _restore(site: Site, place: Place, file: FileRecord) -> None:
     """Prepare one original beside its link: a second name of the near file, or a verified copy of it."""
     tree, relative = site.original(file.key)
     if _is_restored(site, place, file):
+        tree.drop_temporary(relative)  # the link that an interrupted release had made to swap it in
         return
     near_path = site.near.path_of(place, file.key)
     try:
@@ -188,6 +206,22 @@ def _in_place(site: Site, file: FileRecord) -> tuple[FileIdentity, FileAttribute
     if found is None or found.kind is not EntryKind.FILE:
         raise BrokenInvariant(f"{tree.path(relative)} is not back in its place; a person must look.")
     return found.identity, found.attributes
+
+
+def _identities(site: Site, files: Sequence[FileRecord]) -> dict[int, tuple[FileIdentity, FileAttributes]]:
+    """By what the originals in place are known from now on, by the file's number.
+
+    One that somebody wrote to, through its link or in its place, keeps its old identity: the archive does not have
+    these bytes, and the next release must see that it was touched since it was read.
+    """
+    known = {}
+    for file in files:
+        identity, attributes = _in_place(site, file)
+        read = file.source
+        is_same = identity.size_bytes == read.fixity.size_bytes
+        if is_same and same_time(identity.mtime_ns, read.attributes.mtime_ns):
+            known[file.id] = identity, attributes
+    return known
 
 
 def _unmark(site: Site, bundle: BundleRecord) -> None:
