@@ -10,13 +10,16 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from omero_archive.catalogue.database import Catalogue
 from omero_archive.demo.site import DemoSite, PostgresServer, build_site
+from omero_archive.engine import apply_queue_schema
 
 SMALL_MIB = 4
 
@@ -34,7 +37,10 @@ def demo_template(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def demo_site(demo_template: DemoSite, postgres: PostgresServer, tmp_path: Path) -> Iterator[DemoSite]:
-    """A fresh small site. Its catalogue's database is named but not made; both are dropped after the test."""
+    """A fresh small site. Its catalogue's database is named but not made; both are dropped after the test.
+
+    Most tests want the catalogue made: `facility` and `command_site` copy it from `catalogue_template`.
+    """
     site = copy_site(demo_template, tmp_path / "site", postgres=postgres)
     yield site
     with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
@@ -51,12 +57,7 @@ def copy_site(site: DemoSite, directory: Path, *, postgres: PostgresServer) -> D
         if path.is_symlink():
             _retarget(path, site.directory, directory)
     omero = _fresh_name("omero")
-    with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(omero), sql.Identifier(_database(site.omero_dsn))
-            )
-        )
+    copy_database(postgres, omero, template=_database(site.omero_dsn))
     copy = dataclasses.replace(
         site,
         directory=directory,
@@ -67,6 +68,25 @@ def copy_site(site: DemoSite, directory: Path, *, postgres: PostgresServer) -> D
         # The only place where OMERO's database knows an absolute path.
         conn.execute("UPDATE originalfile SET path = %s WHERE mimetype = 'Repository'", (f"{copy.data_dir}/",))
     return copy
+
+
+def copy_database(postgres: PostgresServer, name: str, *, template: str) -> None:
+    """A new database as a copy of one that nobody is connected to."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
+        query = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        conn.execute(query.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+@pytest.fixture(scope="session")
+def catalogue_template(postgres: PostgresServer) -> str:
+    """The name of a database with an empty catalogue and job queue, as `init` makes them. Never connect to it."""
+    name = _fresh_name("catalogue_template")
+    catalogue = Catalogue(postgres.dsn(name), clock=lambda: datetime.now(UTC), actor="tester")
+    catalogue.create()
+    catalogue.migrate()
+    apply_queue_schema(catalogue.dsn)
+    catalogue.close()
+    return name
 
 
 def _retarget(link: Path, old: Path, new: Path) -> None:

@@ -24,12 +24,14 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from demo_fixtures import copy_database
 from omero_archive.app import initialise, open_site
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue import copies as copy_queries
 from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.catalogue.tables import metadata
 from omero_archive.demo.filesets import Expected
+from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoFileset, DemoSite
 from omero_archive.engine import Engine, Result
 from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
@@ -277,8 +279,11 @@ MakeFacility = Callable[..., Facility]
 
 
 @pytest.fixture
-def make_facility(demo_site: DemoSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeFacility]:
+def make_facility(
+    demo_site: DemoSite, postgres: EmbeddedPostgres, catalogue_template: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeFacility]:
     """Makes the facility, or opens it again with other settings: the options of `settings_text`."""
+    copy_catalogue(demo_site, postgres, catalogue_template)
     # Nobody reads the old links here: the grace of a second would only be waited for.
     monkeypatch.setattr(unarchive_step, "GRACE_S", 0.0)
     with ExitStack() as open_ones:
@@ -302,6 +307,12 @@ class opened_facility(ExitStack):  # noqa: N801 - used as a context manager
         site = self.enter_context(open_site(load_settings(path), clock=self._clock))
         initialise(site)
         return Facility(demo=self._demo, site=site, clock=self._clock)
+
+
+def copy_catalogue(demo: DemoSite, postgres: EmbeddedPostgres, template: str) -> None:
+    """Make the site's catalogue as `init` would, in a tenth of the time."""
+    name = str(psycopg.conninfo.conninfo_to_dict(demo.catalogue_dsn)["dbname"])
+    copy_database(postgres, name, template=template)
 
 
 @pytest.fixture
@@ -436,8 +447,11 @@ def command_runner() -> Iterator[CommandRunner]:
 
 
 @pytest.fixture
-def command_site(demo_site: DemoSite, command_runner: CommandRunner) -> CommandSite:
+def command_site(
+    demo_site: DemoSite, postgres: EmbeddedPostgres, catalogue_template: str, command_runner: CommandRunner
+) -> CommandSite:
     """A demo site with settings, a service directory and `init` done."""
+    copy_catalogue(demo_site, postgres, catalogue_template)
     site = CommandSite(demo=demo_site, settings=write_settings(demo_site), runner=command_runner)
     site.run("init")
     return site

@@ -148,5 +148,9 @@ class FileAttributes:
 
 
 def printable(text: str) -> str:
-    """Text that terminals and databases take: bytes of file names that are no text become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Text that terminals and databases take: bytes of file names that are no text become escapes, such as `\\xff`."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")

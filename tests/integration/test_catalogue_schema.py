@@ -220,5 +220,5 @@ def test_a_name_that_is_no_text_can_be_written_about(facility: Facility) -> None
         ids = [first["id"]]
         copies.move(connection, ids, old=CopyState.PENDING, new=CopyState.WRITTEN, detail={"word": odd})
         copies.asked(connection, {first["id"]: odd}, at=facility.clock())
-    assert facility.record("ics").last_error == "\\udcff.tif could not be read"
-    assert facility.copies("ics")[0]["word"] == "\\udcff.tif could not be read"
+    assert facility.record("ics").last_error == "\\xff.tif could not be read"
+    assert facility.copies("ics")[0]["word"] == "\\xff.tif could not be read"

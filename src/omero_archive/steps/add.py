@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.errors import ArchiveError, OriginalUnfit, WrongState
-from omero_archive.files import EntryKind
+from omero_archive.files import EntryKind, disk_errors
 from omero_archive.model import Bundle, BundleName, OriginalFile
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.site import Site
@@ -62,9 +62,10 @@ def _obstacle(site: Site, original: OriginalFile) -> str | None:
 def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry_run: bool = False) -> Added:
     """Put a bundle under archiving (`decision` APPROVED) or ask for it (REQUESTED).
 
-    Raises `OriginalUnfit` with every obstacle, `WrongState` when another bundle has some of its files.
+    Raises `OriginalUnfit` with every obstacle, `DiskFailed` where the disk cannot be looked at,
+    `WrongState` when another bundle has some of its files.
     """
-    with site.catalogue.begin() as connection:
+    with disk_errors(bundle.name), site.catalogue.begin() as connection:
         known = bundles.by_name(connection, bundle.name)
         if known is None or known.residency is Residency.RESIDENT:
             # The originals of a released bundle are links; what stood in their way was looked at before.
