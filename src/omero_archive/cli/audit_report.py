@@ -28,6 +28,15 @@ _FINE = (Verdict.GOOD, Verdict.VOUCHED, Verdict.CANNOT_TELL)
 _FINE_MANIFEST = (ManifestVerdict.GOOD, ManifestVerdict.CANNOT_TELL)
 
 
+_SUMMARY = {
+    Verdict.VOUCHED: "offline and good by the service's digest",
+    Verdict.DAMAGED: "damaged",
+    Verdict.MISSING: "missing",
+    Verdict.UNREAD: "could not be read",
+    Verdict.CANNOT_TELL: "cannot be told (offline, and the service reports no digest)",
+}
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """The account of one audit."""
@@ -163,13 +172,9 @@ class Report:
         return {**copies, "read_bytes": self._read_bytes, "manifests": manifests, **healed}
 
     def _say_summary(self) -> None:
-        copies = self._copies
-        self.output.say(
-            f"{copies[Verdict.GOOD]} copies read and good ({human_size(self._read_bytes)}), "
-            f"{copies[Verdict.VOUCHED]} offline and good by the service's digest, {copies[Verdict.DAMAGED]} damaged, "
-            f"{copies[Verdict.MISSING]} missing, {copies[Verdict.UNREAD]} could not be read, "
-            f"{copies[Verdict.CANNOT_TELL]} cannot be told (offline, and the service reports no digest)."
-        )
+        told = [f"{self._copies[verdict]} {words}" for verdict, words in _SUMMARY.items() if self._copies[verdict]]
+        read = f"{self._copies[Verdict.GOOD]} copies read and good ({human_size(self._read_bytes)})"
+        self.output.say(f"{', '.join([read, *told])}.")
         manifests = ", ".join(f"{number} {verdict}" for verdict, number in self._manifests.items())
         if manifests:
             self.output.say(f"Manifests: {manifests}.")

@@ -125,5 +125,5 @@ def _close(items: Items, wanted: Plan, made: list[Rebuilt]) -> None:
         say(f"{facts['with_differences']} differ from OMERO, {facts['need_attention']} need attention.")
     if made and not items.dry_run:
         say("Next: `omero-archive run` reads and confirms the copies again; until then nothing is released or evicted.")
-        say("Then: `omero-archive status`, and `omero-archive check`.")
+        say("Then: `omero-archive reconcile`, which names and repairs what OMERO and the disk have otherwise.")
     items.close(**facts)

@@ -56,11 +56,31 @@ def _copy(chapter: Chapter) -> str:
     known = _COPY.get((chapter.old or "", chapter.new or ""))
     files = "1 file" if chapter.files == 1 else f"{chapter.files} files"
     word = chapter.detail.get("word")
+    if "found" in chapter.detail and "expected" in chapter.detail:
+        found, wanted = (_fixity(chapter.detail[which]) for which in ("found", "expected"))
+        return f"{files} on {chapter.service} DAMAGED, {chapter.detail.get('how')}: {found} instead of {wanted}"
     if known is None:
         text = f"{files} on {chapter.service}: {chapter.old} -> {chapter.new}"
         return text + (f", the service says {word!r}" if word else "") + _rest(chapter.detail, without=("word",))
     proof = _rest(chapter.detail, without=("word",))
     return known.format(files=files, service=chapter.service, word=f' ("{word}")' if word else "", proof=proof)
+
+
+def _fixity(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+
+
+def _audit(chapter: Chapter) -> str:
+    counts = {name: n for name, n in chapter.detail.items() if isinstance(n, int) and name != "size_bytes"}
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    return f"audited on {chapter.detail.get('service')}: {told} of {sum(counts.values())} files"
+
+
+def _set_aside(chapter: Chapter) -> str:
+    detail = chapter.detail
+    return (
+        f"damaged bytes of {detail.get('key')} were put aside on {detail.get('service')}: {detail.get('damaged_bytes')}"
+    )
 
 
 def _proof(chapter: Chapter) -> str:
@@ -171,6 +191,8 @@ _TOLD: Mapping[str, Callable[[Chapter], str]] = {
     "recall": _recall,
     "files": _files,
     "evicted": _evicted,
+    "audit": _audit,
+    "set aside": _set_aside,
     "rebuilt": _rebuilt,
     "failed": _failed,
     "reconciled": _reconciled,
