@@ -298,10 +298,12 @@ class Engine:
 
 
 def _after_eviction(site: Site, connection: sa.Connection, bundle: BundleRecord) -> str | None:
-    """What has to be done about a bundle that an interrupted eviction took out, None if nothing by itself."""
+    """What has to be done about a bundle that an interrupted eviction took out, None if nothing now by itself."""
+    if bundle.needs_attention or (bundle.retry_at is not None and bundle.retry_at > site.clock()):
+        return None
     if bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
         return "evict"  # interrupted after it was recorded: its bytes are still to go
-    if bundle.residency is Residency.ONLINE and not bundle.needs_attention:
+    if bundle.residency is Residency.ONLINE:
         # Interrupted before: it counts as readable and is not. Putting it back is always right, and needs no permit.
         place = place_of(bundle, bundles.files(connection, bundle.id))
         return None if site.near.is_in(place) else "recall"

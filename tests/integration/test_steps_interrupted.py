@@ -351,3 +351,23 @@ def test_the_archive_is_whole_after_everything(facility: Facility) -> None:
     facility.recall("plate")
     facility.unarchive("plate")
     assert disk_below(facility.demo.service_path) == before
+
+
+def test_a_stopped_eviction_without_a_permit_waits_and_does_not_keep_run_busy(facility: Facility) -> None:
+    facility.released("ics")
+    for number in range(1, MOST_CHANGES):
+        with pytest.raises(Stopped), stopped_before(number):
+            facility.evict("ics")
+        if facility.residency("ics") is Residency.OFFLINE:
+            break
+    marker = facility.demo.service_path / ".omero-archive" / "service"
+    marker.rename(marker.with_name("away"))  # not mounted: no permit, once the last word is old
+    facility.clock.advance(hours=2)
+    assert facility.work().failed == 1
+    assert "no permit" in str(facility.record("ics").last_error)
+    assert facility.work().failed == 0
+    marker.with_name("away").rename(marker)
+    facility.clock.advance(hours=1)
+    facility.work()
+    outgoing = facility.demo.archive_root / ".omero-archive" / "outgoing"
+    assert not [path for path in outgoing.rglob("*") if path.is_file()]

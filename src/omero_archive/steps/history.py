@@ -71,6 +71,9 @@ def _fixity(facts: Mapping[str, Any]) -> str:
 
 
 def _audit(chapter: Chapter) -> str:
+    if "manifest" in chapter.detail:
+        key, service, verdict = (chapter.detail.get(name) for name in ("key", "service", "manifest"))
+        return f"audited {key} on {service}: {verdict}"
     counts = {name: n for name, n in chapter.detail.items() if isinstance(n, int) and name != "size_bytes"}
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
     return f"audited on {chapter.detail.get('service')}: {told} of {sum(counts.values())} files"
