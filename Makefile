@@ -32,8 +32,9 @@ format: $(VENV)/dev.stamp ## format, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-torture: $(VENV)/dev.stamp ## kill -9 and random commands for SECONDS=600, with SEED= as printed before
+torture: $(VENV)/dev.stamp ## kill -9 for SECONDS=600 (SEED= as printed before), then random lives for as long
 	PYTHONPATH=tests $(BIN)/python -m torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	OMERO_ARCHIVE_TORTURE_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/property/test_random_commands.py
 
 bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
 	$(BIN)/python -m bench $(ARGS)
