@@ -62,7 +62,8 @@ def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress 
 def require_apart(site: Site) -> None:
     """Raise `SettingsError` if directories lie in each other that must not.
 
-    Were the archive service's directory the directory of near bytes, evicting a bundle would delete its copy.
+    Were the archive service's directory the directory of near bytes, evicting a bundle would delete its copy; were
+    it another service's directory too, one copy would count as two.
     """
     omero, archive = site.settings.omero, site.settings.archive
     repository = {
@@ -72,10 +73,12 @@ def require_apart(site: Site) -> None:
     }
     places = {"archive.near": archive.near_directory} if archive.near else {}
     places["archive.root"] = archive.root
+    services: dict[str, Path] = {}
     for name, service in site.services.items():
         location = service.locate(Key("x"))
         if location is not None:
-            _require_outside(f"services.{name}.path", location.root, places | repository)
+            _require_outside(f"services.{name}.path", location.root, places | repository | services)
+            services[f"services.{name}"] = location.root
     for setting, place in places.items():
         _require_outside(setting, place, repository)
 

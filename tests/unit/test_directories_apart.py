@@ -46,6 +46,16 @@ def test_a_service_that_reaches_the_near_directory_through_a_link_is_refused(tmp
         opened(wanted)
 
 
+@pytest.mark.parametrize("second", ["tape", "tape/second", "link"])
+def test_two_services_may_not_share_a_directory_since_one_copy_would_count_as_two(tmp_path: Path, second: str) -> None:
+    wanted = settings(tmp_path, service="tape")
+    (tmp_path / "link").symlink_to(tmp_path / "tape")
+    other = {"type": "directory", "path": str(tmp_path / second)}
+    both = wanted.model_copy(update={"services": {**wanted.services, "disk2": other}})
+    with pytest.raises(SettingsError, match=r"services\.disk2\.path.*services\.tape"):
+        opened(both)
+
+
 @pytest.mark.parametrize("near", ["OMERO", "OMERO/ManagedRepository", "OMERO/Files/near"])
 def test_near_bytes_may_not_lie_among_the_originals(tmp_path: Path, near: str) -> None:
     with pytest.raises(SettingsError, match=r"archive\.near"):
