@@ -34,6 +34,7 @@ from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
 from omero_archive.cli import main as command_line
 from omero_archive.demo.site import DemoSite, PostgresServer
+from omero_archive.errors import ArchiveError
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.settings import load_settings
@@ -43,6 +44,7 @@ from omero_archive.steps.add import add
 from omero_archive.steps.evict import evict
 from omero_archive.steps.recall import recall, request_recall
 from omero_archive.steps.release import release
+from omero_archive.steps.site import Site
 from omero_archive.testing.faulty_disk import STOPPED, Call, Fault, FaultyDisk
 from site_fixtures import sha256_of, write_settings
 from witness import Witness
@@ -97,9 +99,7 @@ class CrashSite:
         self.fileset = template.fileset(slug)
         self.reference = self.fileset.reference
         self.name = BundleName(self.reference.replace(":", "-"))
-        if isinstance(command_line.app, typer.Typer):  # built once, not in every child
-            command_line.app = typer.main.get_command(command_line.app)  # type: ignore[assignment]
-        unarchive.GRACE_S = 0.0  # nobody reads the old links here
+        self._app = typer.main.get_command(command_line.app)  # built once, not in every child
         self._build()
 
     def _build(self) -> None:
@@ -189,6 +189,8 @@ class CrashSite:
         watched: bool,
     ) -> None:
         code: object = 70
+        command_line.app = self._app  # type: ignore[assignment] # in this child only
+        unarchive.GRACE_S = 0.0  # nobody reads the old links here
         try:
             target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             gc.disable()  # it would touch, and so copy, every page of the parent
@@ -276,7 +278,7 @@ class CrashSite:
             return
         if bundle.residency is Residency.RESIDENT:
             release(self._warm, self.name)
-        for _, error in unarchive.unarchive(self._warm, [self.name]):
+        for _, error in _without_grace(self._warm, self.name):
             if error is not None:
                 raise error
 
@@ -376,6 +378,15 @@ class CrashSite:
             "annotations": len(annotations),
             "linked": [(row["of"], row["parent"]) for row in linked],
         }
+
+
+def _without_grace(site: Site, name: BundleName) -> list[tuple[BundleName, ArchiveError | None]]:
+    """Unarchive where nobody reads the old links."""
+    grace, unarchive.GRACE_S = unarchive.GRACE_S, 0.0
+    try:
+        return list(unarchive.unarchive(site, [name]))
+    finally:
+        unarchive.GRACE_S = grace
 
 
 def _main(arguments: Sequence[str]) -> object:
