@@ -18,7 +18,7 @@ demo: $(VENV)/demo.stamp ## tell the whole story on a small OMERO of its own; AR
 	$(BIN)/omero-archive demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## run all tests; ARGS="tests/unit -k permit"
-	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/dev.stamp ## format, ruff, types and layers are in order
 	$(BIN)/ruff format --check .

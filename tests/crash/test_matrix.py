@@ -17,8 +17,8 @@ FAULTS = 3
 LOSSES = 1
 """So many of each step."""
 
-EVERY = {"run": 3}
-"""Of a step that is long, every third of its changes is enough here, beginning at any of them."""
+EVERY = {"run": 4, "release": 2, "recall": 2, "unarchive": 2}
+"""Of a long step every so manieth change is enough here, beginning at any of them."""
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from torture.machine import Machine
 SECONDS = float(os.environ.get("OMERO_ARCHIVE_TORTURE_SECONDS", "0"))
 
 BOUNDED = settings(
-    max_examples=8,
+    max_examples=6,
     stateful_step_count=25,
     deadline=None,
     print_blob=True,
