@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO
 
 from omero_archive.errors import ArchiveError, SettingsError
 from omero_archive.model import Clock, Fixity, Key, ServiceName
@@ -37,7 +37,12 @@ class Staged(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStatus:
-    """What a service says of one object. `digests` are those it reports, by name, lower-case hex."""
+    """What a service says of one object.
+
+    `digests` are those it reports, by name: `sha256`, `md5`, `sha1` of the whole content in lower-case hex; a service
+    may add names of its own for what it keeps, such as a digest of digests of parts, as long as `put` gives them by
+    the same names. `attention` is set when nothing failed, but a person should look: an ingest that is overdue.
+    """
 
     present: Answer
     durable: Answer
@@ -46,15 +51,21 @@ class ObjectStatus:
     digests: Mapping[str, str] = field(default_factory=dict)
     word: str = ""  # the service's own word for the durability, such as "amber"
     staged_until: datetime | None = None
+    attention: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """That an object was taken. It is no proof of anything: copies are read back or asked about afterwards."""
+    """That an object was taken. It is no proof of anything: copies are read back or asked about afterwards.
+
+    `digests` are taken from the bytes of the reader, never from what the service answered: with them its later
+    answers are compared. Only those that `status` may report are wanted, and not `sha256`, which is known.
+    """
 
     key: Key
     size_bytes: int
     was_there: bool  # the same content lay there already, nothing was written
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +114,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a service can do, as facts a caller may rely on."""
+    """What a service can do, as facts a caller may rely on.
+
+    `digests` are names of which `status` reports at least one for every object that it calls durable. The catalogue
+    believes "durable" only with one of them that equals what was written; where the bytes are offline it takes the
+    place of reading them back. Empty: the service reports none, and its copies must be read to be verified.
+    """
 
     has_paths: bool  # `locate` gives a path for every object that is present
-    needs_staging: bool  # objects may be offline, `stage` means something
-    digests: tuple[str, ...] = ()  # the digests that `status` reports for every durable object
+    needs_staging: bool  # objects may be offline, `stage` means something; a path must not be read before
+    digests: tuple[str, ...] = ()
 
 
 class Service(ABC):
@@ -122,13 +138,20 @@ class Service(ABC):
       (`FixityMismatch` for the latter).
     - What `put` or `put_group` gave a receipt for survives a crash of this machine.
     - "Could not ask" is `ServiceUnavailable`, or `CANNOT_TELL` for single objects; never "missing".
-    - `stage` does not block; asking twice is asking once.
-    - Keys are any valid file paths: spaces, non-ASCII, not UTF-8, components up to 255 bytes.
+    - `status` and `list` never bring bytes back, and never wait for them. `open` of what is offline raises
+      `ObjectOffline` at once; so does `put` over an object that cannot be compared before it is staged.
+    - `stage` does not block; asking twice is asking once. It raises `ServiceUnavailable`, or `ObjectMissing` for what
+      the service answers is not there; asking for what is online does nothing.
+    - Durable is YES only if the service itself says so of this content. A word that is not known is CANNOT_TELL.
+    - Keys are any valid file paths: spaces, non-ASCII, not UTF-8, components up to 255 bytes. A key is never both an
+      object and the directory of another.
+    - Nothing under `.omero-archive/` is listed: that is the service's own.
+    - No error, word or text shows a secret.
 
     Methods may be called from several threads.
     """
 
-    capabilities: ClassVar[Capabilities]
+    capabilities: Capabilities
 
     @classmethod
     @abstractmethod

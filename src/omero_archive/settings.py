@@ -98,6 +98,47 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Secret(_Table):
+    """A secret of a service: `{ file = "/etc/..." }` or `{ env = "NAME" }`, never the secret itself.
+
+    The settings are read by many, printed and copied; so a secret is not in them. It is read anew at each use, so that
+    it may be changed while a worker runs.
+    """
+
+    file: AbsolutePath | None = None
+    env: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_text(cls, given: object) -> object:
+        if isinstance(given, str):
+            # The text itself must not come into a message: it may be the secret.
+            raise ValueError("name a file or a variable that holds it: { file = '/path' } or { env = 'NAME' }")  # noqa: TRY004
+        return given
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("wants either `file` or `env`")
+        return self
+
+    def read(self, where: str) -> str:
+        """The secret. Raises `SettingsError` naming `where` if it is not there or empty."""
+        if self.env is not None:
+            found, place = os.environ.get(self.env, ""), f"the environment has no {self.env}"
+        else:
+            assert self.file is not None  # noqa: S101 - one of both
+            place = f"{self.file} is empty"
+            try:
+                found = self.file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                problem = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                raise SettingsError(f"{where}: {self.file} could not be read: {problem}.") from error
+        if not found.strip():
+            raise SettingsError(f"{where}: {place}.")
+        return found.strip()
+
+
 class OmeroSettings(_Table):
     """`[omero]`: where OMERO's database and files are."""
 

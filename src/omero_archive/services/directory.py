@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
@@ -78,7 +78,7 @@ class DirectorySettings(BaseModel):
 class DirectoryService(Service):
     """A directory as an archive. See the module's docstring for the settings."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(has_paths=True, needs_staging=False)
+    capabilities = Capabilities(has_paths=True, needs_staging=False)
 
     def __init__(self, name: ServiceName, settings: DirectorySettings, clock: Clock) -> None:
         self._name = name

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO
 
 from omero_archive.errors import (
     ArchiveError,
@@ -31,7 +31,6 @@ from omero_archive.errors import (
 from omero_archive.model import Clock, Fixity, Key, ServiceName
 from omero_archive.service import (
     Answer,
-    Capabilities,
     Finding,
     Incoming,
     Listed,
@@ -90,8 +89,6 @@ class Happened:
 class FaultyService(Service):
     """Another service, with faults. `slow_s` is how long SLOW takes, `staging` how long an object is STAGING."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(has_paths=False, needs_staging=True)
-
     def __init__(
         self,
         inner: Service,
@@ -102,8 +99,7 @@ class FaultyService(Service):
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.inner = inner
-        # What one instance can do depends on what it wraps; the contract declares it for a class.
-        object.__setattr__(self, "capabilities", replace(inner.capabilities, has_paths=False, needs_staging=True))
+        self.capabilities = replace(inner.capabilities, has_paths=False, needs_staging=True)
         self._clock, self._slow_s, self._staging, self._sleep = clock, slow_s, staging, sleep
         self._lock = threading.Lock()
         self._faults: list[_Set] = []
