@@ -19,8 +19,9 @@ from omero_archive.errors import (
     UnsafePath,
 )
 from omero_archive.model import Key, ServiceName
+from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged, load_service, service_types
-from omero_archive.services.directory import MARKER, DirectoryService
+from omero_archive.services.directory import DirectoryService
 
 TAPE = ServiceName("tape")
 

@@ -12,7 +12,6 @@ NUL byte, and prints one line for each, in the same order: `durable`, `not yet`,
 import os
 import subprocess
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,27 +19,10 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from omero_archive.errors import (
-    ArchiveError,
-    FixityMismatch,
-    ObjectExists,
-    ObjectMissing,
-    ServiceUnavailable,
-    SettingsError,
-    UnsafePath,
-)
-from omero_archive.files import (
-    TEMPORARY_SUFFIX,
-    Entry,
-    EntryKind,
-    Reading,
-    Tree,
-    Workbench,
-    entry_of,
-    remove_object,
-    translated,
-)
-from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
+from omero_archive.errors import ServiceUnavailable
+from omero_archive.files import Entry, Tree
+from omero_archive.model import Clock, Fixity, Key, ServiceName
+from omero_archive.mount import Mount
 from omero_archive.service import (
     Answer,
     Capabilities,
@@ -55,13 +37,7 @@ from omero_archive.service import (
     Staged,
 )
 from omero_archive.settings import AbsolutePath, Duration, parse_table
-from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_temporary
-
-MARKER = Key(".omero-archive/service")
-"""Lies in every directory that `omero-archive init` prepared; not there, the disk is not mounted."""
-
-INCOMING = ".omero-archive/incoming"
-"""Below it each process has a directory for what it has not finished writing."""
+from omero_archive.transfer import Reader
 
 
 class DirectorySettings(BaseModel):
@@ -84,235 +60,40 @@ class DirectoryService(Service):
         self._name = name
         self._settings = settings
         self._clock = clock
-        self._lanes = Lanes()
+        self._mount = Mount(name, settings.path, clock=clock)
 
     @classmethod
     def from_settings(cls, name: ServiceName, settings: Mapping[str, object], *, clock: Clock) -> "DirectoryService":
         return cls(name, parse_table(DirectorySettings, f"services.{name}", settings), clock)
 
     def initialise(self) -> None:
-        if not self._settings.path.is_dir():
-            raise SettingsError(f"services.{self._name}.path: {self._settings.path} is not a directory.")
-        try:
-            with Tree(self._settings.path) as tree:
-                if tree.look(MARKER) is None:
-                    self._write_marker(tree)
-        except OSError as error:
-            raise translated(error, f"services.{self._name}.path: {self._settings.path}") from error
-
-    def _write_marker(self, tree: Tree) -> None:
-        now_ns = int(self._clock().timestamp() * 1e9)
-        content = BytesReader(
-            f"The archive {self._name!r} of omero-archive. Do not delete this file: without it\n"
-            "omero-archive takes the directory for a disk that is not mounted.\n".encode(),
-            FileAttributes(mtime_ns=now_ns, mode=0o644, uid=os.getuid(), gid=os.getgid()),
-        )
-        tree.make_directories(MARKER.rpartition("/")[0])
-        write_temporary(content, tree, MARKER)
-        tree.sync()
-        tree.publish(MARKER)
-        tree.sync()
-
-    # ---- storing
+        self._mount.initialise()
 
     def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
-        (outcome,) = self.put_group([Incoming(key=key, reader=reader, expected=expected)])
-        if outcome.receipt is None:
-            raise outcome.error or ServiceUnavailable(f"{self._name}: no answer for {key}.")
-        return outcome.receipt
+        return self._mount.put(key, reader, expected)
 
     def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
-        with self._mounted() as tree, self._workbench(tree) as bench:
-            number = 0
-            for part in _without_repeats(group):
-                slots = [bench.slot(number + offset) for offset in range(len(part))]
-                number += len(part)
-                yield from self._put_part(tree, list(zip(slots, part, strict=True)))
-
-    def _put_part(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> Iterator[Outcome]:
-        """Store objects of different keys: write them, several at once, then publish them all."""
-        places = self._prepare(tree, part)
-
-        def write(one: tuple[str, Incoming]) -> bool | ArchiveError:
-            slot, incoming = one
-            place = places[incoming.key.rpartition("/")[0]]
-            if isinstance(place, ArchiveError):
-                return place
-            try:
-                return self._write(tree, incoming, slot, is_free=place)
-            except ArchiveError as error:
-                return error
-
-        written: dict[str, Incoming] = {}
-        there: list[Incoming] = []
-        for (slot, incoming), became in zip(part, self._lanes.each(write, part), strict=True):
-            if isinstance(became, ArchiveError):
-                yield Outcome(key=incoming.key, error=became)
-            elif became:
-                written[slot] = incoming
-            else:
-                there.append(incoming)
-        yield from self._publish(tree, written, there)
-
-    def _prepare(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> dict[str, bool | ArchiveError]:
-        """Make the directories; for each whether it is new, so that nothing can lie there, or what went wrong."""
-        places: dict[str, bool | ArchiveError] = {}
-        for directory in dict.fromkeys(incoming.key.rpartition("/")[0] for _, incoming in part):
-            try:
-                is_new = bool(directory) and tree.look(directory) is None
-                tree.make_directories(directory)
-                places[directory] = is_new
-            except ArchiveError as error:
-                places[directory] = error
-            except OSError as error:
-                places[directory] = translated(error, f"{self._name}: {directory}")
-        return places
-
-    @contextmanager
-    def _workbench(self, tree: Tree) -> Iterator[Workbench]:
-        """What cannot be removed at its end is swept by the next: whoever puts something is told to try again."""
-        try:
-            with Workbench(tree, INCOMING) as bench:
-                yield bench
-        except OSError as error:
-            raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
-
-    def _write(self, tree: Tree, incoming: Incoming, slot: str, *, is_free: bool) -> bool:
-        """Write the temporary file; False if the same content lies under the key already. Runs in a thread."""
-        key = incoming.key
-        try:
-            there = None if is_free else tree.look(key)
-            if there is not None:
-                self._compare(tree, incoming, there)
-                return False
-            written = write_temporary(incoming.reader, tree, slot)
-        except OSError as error:
-            raise translated(error, f"{self._name}: {key}") from error
-        if written != incoming.reader.fixity.size_bytes or incoming.expected not in (None, incoming.reader.fixity):
-            tree.drop_temporary(slot)
-            raise FixityMismatch(f"{self._name}: {key} came with other bytes than expected; nothing was stored.")
-        return True
-
-    def _compare(self, tree: Tree, incoming: Incoming, there: Entry) -> None:
-        """Raise `ObjectExists` unless what lies there is what was to be written."""
-        with closing(incoming.reader.pieces()) as pieces:
-            for _ in pieces:
-                continue
-        if incoming.expected not in (None, incoming.reader.fixity):
-            raise FixityMismatch(f"{self._name}: {incoming.key} came with other bytes than expected.")
-        self._require_same(tree, incoming, there)
-
-    def _require_same(self, tree: Tree, incoming: Incoming, there: Entry | None) -> None:
-        """Raise `ObjectExists` unless what lies there has the bytes that were read."""
-        wanted = incoming.reader.fixity
-        if there is None:
-            raise ServiceUnavailable(f"{self._name}: {tree.path(incoming.key)} was there and went while we looked.")
-        same_size = there.kind is EntryKind.FILE and there.identity.size_bytes == wanted.size_bytes
-        if not same_size or read_back(tree, incoming.key, self._lanes)[1] != wanted.xxh3:
-            raise ObjectExists(
-                f"{self._name}: other content lies at {tree.path(incoming.key)} already; it was not overwritten. "
-                "Find out whose it is; move it away by hand if it is nobody's."
-            )
-
-    def _publish(self, tree: Tree, written: Mapping[str, Incoming], there: Sequence[Incoming]) -> Iterator[Outcome]:
-        """Sync all that was written, give it its names, sync the names: two syncs for a whole group.
-
-        What lay `there` already needs the second sync too: whoever wrote it may have been killed before his own.
-        """
-        if not written and not there:
-            return
-        published: list[Incoming] = []
-        failed: list[tuple[Incoming, ArchiveError]] = []
-        try:
-            if written:
-                tree.sync()
-            for slot, incoming in written.items():
-                try:
-                    tree.publish(incoming.key, temporary_of=slot)
-                    published.append(incoming)
-                except OSError as error:
-                    problem = self._not_published(tree, incoming, error)
-                    if problem is None:
-                        published.append(incoming)
-                    else:
-                        failed.append((incoming, problem))
-            tree.sync()
-        except OSError as error:
-            for incoming in (*written.values(), *there):
-                yield Outcome(key=incoming.key, error=translated(error, f"{self._name}: {incoming.key}"))
-            return
-        for incoming in there:
-            yield _taken(incoming, was_there=True)
-        for incoming in published:
-            yield _taken(incoming, was_there=False)
-        for incoming, problem in failed:
-            yield Outcome(key=incoming.key, error=problem)
-
-    def _not_published(self, tree: Tree, incoming: Incoming, error: OSError) -> ArchiveError | None:
-        """Why a file did not get its name; None if another process gave it to the same bytes meanwhile."""
-        if not isinstance(error, FileExistsError):
-            return translated(error, f"{self._name}: {incoming.key}")
-        try:
-            self._require_same(tree, incoming, tree.look(incoming.key))
-        except ArchiveError as problem:
-            return problem
-        return None
-
-    # ---- reading
+        yield from self._mount.put_group(group)
 
     def open(self, key: Key, offset: int = 0) -> BinaryIO:
-        with self._mounted() as tree:
-            try:
-                fd = tree.open_to_read(key)
-            except FileNotFoundError as error:
-                raise ObjectMissing(f"{self._name}: there is no {tree.path(key)}.") from error
-            except OSError as error:
-                raise ServiceUnavailable(f"{self._name}: {tree.path(key)}: {error.strerror}.") from error
-            try:
-                if entry_of(fd).kind is not EntryKind.FILE:
-                    raise ObjectMissing(f"{self._name}: {tree.path(key)} is not a file.")
-                os.lseek(fd, offset, os.SEEK_SET)
-                return Reading(fd)
-            except BaseException:
-                os.close(fd)
-                raise
+        return self._mount.open(key, offset)
 
     def locate(self, key: Key) -> Location | None:
-        return Location(root=self._settings.path, relative=key)
+        return self._mount.locate(key)
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        top = prefix.rpartition("/")[0]
-        with self._mounted() as tree:
-            try:
-                above = tree.look(top) if top else None
-                if top and (above is None or above.kind is not EntryKind.DIRECTORY):
-                    return
-                for path in tree.files_below(top):
-                    is_ours = path.startswith(prefix) and not path.startswith(".omero-archive/")
-                    found = tree.look(path) if is_ours and not path.endswith(TEMPORARY_SUFFIX) else None
-                    if found is not None and found.kind is EntryKind.FILE:
-                        yield Listed(key=Key(path), size_bytes=found.identity.size_bytes)
-            except OSError as error:
-                raise ServiceUnavailable(f"{self._name}: {error.filename}: {error.strerror}.") from error
+        return self._mount.list(prefix)
 
     def stage(self, keys: Iterable[Key]) -> None:
         """Nothing to do: what is present is online."""
         del keys
 
     def delete(self, key: Key) -> None:
-        with self._mounted() as tree:
-            try:
-                was_there = remove_object(tree, key)
-            except OSError as error:
-                raise translated(error, f"{self._name}: {key}") from error
-            if not was_there:
-                raise ObjectMissing(f"{self._name}: there is no {tree.path(key)}.")
-
-    # ---- asking
+        self._mount.delete(key)
 
     def status(self, keys: Iterable[Key]) -> dict[Key, ObjectStatus]:
         wanted = tuple(keys)
-        with self._mounted() as tree:
+        with self._mount.mounted() as tree:
             found = {key: self._look(tree, key) for key in wanted}
             if not self._settings.confirm_command:
                 return found
@@ -321,22 +102,24 @@ class DirectoryService(Service):
         return found | {key: _confirmed(found[key], word) for key, word in zip(asked, words, strict=True)}
 
     def _look(self, tree: Tree, key: Key) -> ObjectStatus:
-        try:
-            found = tree.look(key)
-        except (OSError, ArchiveError) as error:
+        seen = self._mount.look(tree, key)
+        if seen.present is Answer.CANNOT_TELL:
             unknown = Answer.CANNOT_TELL
-            return ObjectStatus(present=unknown, durable=unknown, staged=Staged.CANNOT_TELL, word=str(error))
-        if found is None or found.kind is not EntryKind.FILE:
-            return ObjectStatus(present=Answer.NO, durable=Answer.NO, staged=Staged.OFFLINE, word="not there")
+            return ObjectStatus(present=unknown, durable=unknown, staged=Staged.CANNOT_TELL, word=seen.word)
+        if seen.entry is None:
+            return ObjectStatus(present=Answer.NO, durable=Answer.NO, staged=Staged.OFFLINE, word=seen.word)
+        return self._by_age(seen.entry)
+
+    def _by_age(self, entry: Entry) -> ObjectStatus:
         # ctime is when the file got its name here; mtime is the original's.
-        age = self._clock() - datetime.fromtimestamp(found.identity.ctime_ns / 1e9, UTC)
+        age = self._clock() - datetime.fromtimestamp(entry.identity.ctime_ns / 1e9, UTC)
         is_old_enough = age >= self._settings.durable_after
         left = (self._settings.durable_after - age).total_seconds()
         return ObjectStatus(
             present=Answer.YES,
             durable=Answer.YES if is_old_enough else Answer.NO,
             staged=Staged.ONLINE,
-            size_bytes=found.identity.size_bytes,
+            size_bytes=entry.identity.size_bytes,
             word="safe" if is_old_enough else f"safe in {left:.0f} s",
         )
 
@@ -363,57 +146,10 @@ class DirectoryService(Service):
         return words
 
     def check(self) -> Sequence[Finding]:
-        subject = f"service {self._name}"
-        try:
-            with self._mounted() as tree:
-                free = f"{tree.free_bytes() / 1e9:.1f} GB free"
-        except ServiceUnavailable as error:
-            advice = "Mount it; if it is new, run `omero-archive init`."
-            return [Finding(subject=subject, is_fine=False, text=str(error), advice=advice)]
-        if not os.access(self._settings.path, os.W_OK | os.X_OK):
-            text = f"{self._settings.path} cannot be written by this user"
-            return [Finding(subject=subject, is_fine=False, text=text, advice="Run as a user who may write there.")]
-        return [Finding(subject=subject, is_fine=True, text=f"{self._settings.path}, {free}")]
+        return [self._mount.check()]
 
     def close(self) -> None:
-        self._lanes.close()
-
-    # ---- the inside
-
-    @contextmanager
-    def _mounted(self) -> Iterator[Tree]:
-        """The directory, opened anew each time: a mount may have come or gone."""
-        try:
-            tree = Tree(self._settings.path)
-        except OSError as error:
-            raise ServiceUnavailable(f"{self._name}: {self._settings.path}: {error.strerror}.") from error
-        with tree:
-            try:
-                marker = tree.look(MARKER)
-            except (OSError, UnsafePath) as error:
-                raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
-            if marker is None:
-                raise ServiceUnavailable(
-                    f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
-                    "init` was never run."
-                )
-            yield tree
-
-
-def _without_repeats(group: Sequence[Incoming]) -> Iterator[list[Incoming]]:
-    """The group in parts in which no key is named twice: the second must be compared with the first."""
-    part: dict[Key, Incoming] = {}
-    for incoming in group:
-        if incoming.key in part:
-            yield list(part.values())
-            part = {}
-        part[incoming.key] = incoming
-    yield list(part.values())
-
-
-def _taken(incoming: Incoming, *, was_there: bool) -> Outcome:
-    size_bytes = incoming.reader.fixity.size_bytes
-    return Outcome(key=incoming.key, receipt=Receipt(key=incoming.key, size_bytes=size_bytes, was_there=was_there))
+        self._mount.close()
 
 
 def _confirmed(status: ObjectStatus, word: str) -> ObjectStatus:
