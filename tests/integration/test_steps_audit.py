@@ -13,8 +13,8 @@ import pytest
 from interruptions import Stopped, stopped_before
 from offline_service import OfflineService
 from omero_archive.catalogue import audits, bundles
-from omero_archive.catalogue.audits import FIXITY_OF_SERVICE, AuditSlice, Choice, Scope
-from omero_archive.catalogue.copies import READ_BACK, Slice
+from omero_archive.catalogue.audits import AuditSlice, Choice, Scope
+from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK, Slice
 from omero_archive.engine import Engine
 from omero_archive.errors import NoProvenSource, ObjectOffline, ServiceUnavailable, WrongState
 from omero_archive.model import Key, ServiceName

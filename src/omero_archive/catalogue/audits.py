@@ -17,9 +17,6 @@ from omero_archive.catalogue.tables import bundle, copy, file, manifest
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Decision
 
-FIXITY_OF_SERVICE = "fixity of the service"
-"""How a copy was checked: its bytes are offline, and the service reported their digest."""
-
 AUDITABLE = (CopyState.VERIFIED, CopyState.DURABLE)
 """The states in which a copy was compared once, so that it can be compared again."""
 
@@ -227,11 +224,19 @@ def set_aside(connection: sa.Connection, bundle_id: int, facts: Mapping[str, obj
     record(connection, bundle_id, "set aside", detail=facts)
 
 
-def healed(connection: sa.Connection, found: CopyRecord, proof: Mapping[str, object]) -> bool:
-    """Move one copy back to WRITTEN, to be verified and confirmed anew, with the proof; False if it was moved."""
+def healed(
+    connection: sa.Connection, found: CopyRecord, proof: Mapping[str, object], *, digests: Mapping[str, str] | None
+) -> bool:
+    """Move one copy back to WRITTEN, to be verified and confirmed anew, with the proof; False if it was moved.
+
+    `digests` are those of what was written anew, None if nothing was.
+    """
     doubted = ("sha256", "verified_at", "confirmed_at", "asked_at", "word", "checked_at", "checked_how")
     new = CopyState.WRITTEN
-    return bool(move(connection, [found.id], old=found.state, new=new, detail=proof, **dict.fromkeys(doubted)))
+    values: dict[str, Any] = dict.fromkeys(doubted)
+    if digests is not None:
+        values["digests"] = dict(digests)
+    return bool(move(connection, [found.id], old=found.state, new=new, detail=proof, **values))
 
 
 def heal_failed(connection: sa.Connection, found: CopyRecord, message: str) -> None:

@@ -1,13 +1,14 @@
 """Copies: which are due, what became of them, and the evidence for a permit. Everything here works on groups."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Integer, Text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from omero_archive.catalogue.arrays import array, rows_given
 from omero_archive.catalogue.bundles import FileRecord, file_record
@@ -19,6 +20,9 @@ from omero_archive.transfer import SourceRead
 
 READ_BACK = "read back"
 """How a copy was checked: its bytes were read and compared."""
+
+FIXITY_OF_SERVICE = "fixity of the service"
+"""How a copy was checked whose bytes are offline: the service reported a digest of them, which was compared."""
 
 _CLEARED: Mapping[str, Any] = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
 
@@ -34,13 +38,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRecord:
-    """One copy with its file."""
+    """One copy with its file. `digests` are those of what was written, by the names that its service gives them."""
 
     id: int
     service: ServiceName
     state: CopyState
     attempts: int
     file: FileRecord
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -161,10 +166,18 @@ def _is_due(at: datetime, service: ServiceName, state: CopyState, poll: timedelt
 # ---- what became of them
 
 
-def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRead]]) -> int:
-    """Move copies PENDING -> WRITTEN; `sources` maps each copy to its file's number and what was read."""
+def written(
+    connection: sa.Connection,
+    sources: Mapping[int, tuple[int, SourceRead]],
+    digests: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+) -> int:
+    """Move copies PENDING -> WRITTEN; `sources` maps each copy to its file's number and what was read.
+
+    `digests` are, for some of the copies, those by which the service's answers will be judged.
+    """
     if not sources:
         return 0
+    know_digests(connection, digests)
     reads = [read for _, read in sources.values()]
     given = rows_given(
         {
@@ -187,6 +200,16 @@ def written(connection: sa.Connection, sources: Mapping[int, tuple[int, SourceRe
     )
     _correct_sizes(connection, list(sources))
     return move(connection, list(sources), old=CopyState.PENDING, new=CopyState.WRITTEN)
+
+
+def know_digests(connection: sa.Connection, digests: Mapping[int, Mapping[str, str]]) -> None:
+    """Write down digests of what was written, by the numbers of copies; what is known by other names stays."""
+    known = {number: dict(each) for number, each in digests.items() if each}
+    if not known:
+        return
+    given = rows_given({"id": (BigInteger, list(known)), "digests": (JSONB, list(known.values()))})
+    values = {"digests": copy.c.digests.concat(given.c.digests)}
+    connection.execute(copy.update().where(copy.c.id == given.c.id).values(**values))
 
 
 def _correct_sizes(connection: sa.Connection, ids: Sequence[int]) -> None:
@@ -225,11 +248,11 @@ def move(
     return record_moved(connection, moved, old=old, new=new, detail=detail)
 
 
-def verified(connection: sa.Connection, ids: Sequence[int]) -> int:
+def verified(connection: sa.Connection, ids: Sequence[int], *, how: str = READ_BACK) -> int:
     """Move copies WRITTEN -> VERIFIED, with the digest that the original had when it was read."""
     digest = sa.select(file.c.sha256).where(file.c.id == copy.c.file_id).scalar_subquery()
     at = now(connection)
-    values: dict[str, Any] = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": READ_BACK}
+    values: dict[str, Any] = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": how}
     return move(connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, **values)
 
 
@@ -395,6 +418,7 @@ def _with_file() -> sa.Select[Any]:
         copy.c.service,
         copy.c.state,
         copy.c.attempts,
+        copy.c.digests,
     ).join_from(copy, file, file.c.id == copy.c.file_id)
 
 
@@ -405,4 +429,5 @@ def _copy_record(row: Any) -> CopyRecord:
         state=CopyState(row.state),
         attempts=row.attempts,
         file=file_record(row),
+        digests=row.digests,
     )

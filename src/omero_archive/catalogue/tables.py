@@ -164,6 +164,7 @@ copy = Table(
     Column("confirmed_at", DateTime(timezone=True)),  # when the service last said "durable"
     Column("asked_at", DateTime(timezone=True)),  # when it was last asked
     Column("word", Text),  # the service's own word
+    Column("digests", JSONB, nullable=False, server_default=text("'{}'")),  # of what was written, beside SHA-256
     Column("checked_at", DateTime(timezone=True)),  # when its bytes were last compared, by verify or audit
     Column("checked_how", Text),  # "read back", or "fixity of the service" where its bytes are offline
     *_failures(),

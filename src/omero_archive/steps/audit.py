@@ -13,19 +13,16 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from omero_archive.catalogue import audits, copies
-from omero_archive.catalogue.audits import AUDITABLE, FIXITY_OF_SERVICE, AuditSlice
-from omero_archive.catalogue.copies import READ_BACK, CopyRecord
+from omero_archive.catalogue.audits import AUDITABLE, AuditSlice
+from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK, CopyRecord
 from omero_archive.errors import ArchiveError, ObjectMissing, ObjectOffline, ServiceUnavailable, Unavailable
 from omero_archive.model import Key
 from omero_archive.service import Answer, ObjectStatus, Service, Staged
 from omero_archive.states import CopyState
-from omero_archive.steps.compare import Found, read_copy, written_as
+from omero_archive.steps.compare import Found, ask_first, expected_digests, read_copy, reported, written_as
 from omero_archive.steps.copy import failure
 from omero_archive.steps.pace import Pace
 from omero_archive.steps.site import Site
-
-_OMERO_DIGESTS = {"MD5-128": "md5", "SHA1-160": "sha1"}
-"""OMERO's checksums that a service may report, by the name that it then gives them."""
 
 
 class Verdict(StrEnum):
@@ -74,12 +71,10 @@ def audit(site: Site, piece: AuditSlice, *, pace: Pace, stage: bool = False) -> 
 
 
 def _ask(service: Service, due: Sequence[CopyRecord], *, stage: bool) -> Mapping[Key, ObjectStatus]:
-    """Where bytes may be offline, what the service says of each copy, before any of them is opened."""
-    if not service.capabilities.needs_staging or not due:
-        return {}
-    said = service.status([copy.key for copy in due])
-    if stage:
-        service.stage([key for key, status in said.items() if status.staged is Staged.OFFLINE])
+    said = ask_first(service, due)
+    offline = [key for key, status in said.items() if status.staged is Staged.OFFLINE]
+    if stage and offline:
+        service.stage(offline)
     return said
 
 
@@ -92,7 +87,11 @@ def answered(found: Sequence[Finding]) -> set[int]:
 
 
 def _judge(site: Site, service: Service, copy: CopyRecord, said: ObjectStatus | None, *, pace: Pace) -> Finding:
-    if said is not None and (said.present is not Answer.YES or said.staged is not Staged.ONLINE):
+    if (
+        said is not None
+        and service.capabilities.needs_staging
+        and (said.present is not Answer.YES or said.staged is not Staged.ONLINE)
+    ):
         return _by_fixity(copy, said)
     since = pace.clock()
     try:
@@ -121,30 +120,17 @@ def _by_fixity(copy: CopyRecord, said: ObjectStatus) -> Finding:
         return _unread(
             copy, ServiceUnavailable(f"{subject}: whether it is there the service cannot tell: {said.word}.")
         )
-    expected = _expected(copy)
-    compared = {name: value for name, value in said.digests.items() if name in expected}
-    wrong: dict[str, object] = {name: value for name, value in compared.items() if value.lower() != expected[name]}
-    size_bytes = copy.file.source.fixity.size_bytes
-    if said.size_bytes not in (None, size_bytes):
-        wrong["size_bytes"] = said.size_bytes
-    if wrong:
-        told = ", ".join(f"{name} {value}" for name, value in wrong.items())
-        text = f"{subject} is kept as {told}, the service answers; written were {written_as(copy.file.source.fixity)}."
-        detail = {"how": FIXITY_OF_SERVICE, "expected": {"size_bytes": size_bytes, **expected}, "found": wrong}
+    found = reported(copy, said)
+    if found.wrong:
+        wanted = copy.file.source.fixity
+        text = f"{subject} is kept as {found}, the service answers; written were {written_as(wanted)}."
+        expected = {"size_bytes": wanted.size_bytes, **expected_digests(copy)}
+        detail = {"how": FIXITY_OF_SERVICE, "expected": expected, "found": dict(found.wrong)}
         return Finding(copy=copy, verdict=Verdict.DAMAGED, text=text, detail=detail)
-    if not compared:
+    if not found.compared:
         text = f"{subject} is {said.staged}, and the service reports no digest of it."
         return Finding(copy=copy, verdict=Verdict.CANNOT_TELL, text=text)
     return Finding(copy=copy, verdict=Verdict.VOUCHED)
-
-
-def _expected(copy: CopyRecord) -> dict[str, str]:
-    """The digests that are known of a copy's original, by the names that services give them."""
-    expected = {"sha256": copy.file.source.fixity.sha256}
-    checksum = copy.file.original.checksum
-    if checksum is not None and checksum.algorithm in _OMERO_DIGESTS:
-        expected[_OMERO_DIGESTS[checksum.algorithm]] = checksum.value.lower()
-    return expected
 
 
 def _damaged(copy: CopyRecord, found: Found) -> Finding:

@@ -4,6 +4,7 @@ Three answers are kept apart: these are the bytes; the service answers that it h
 found out. Only the first two say anything about a copy.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,11 +13,14 @@ from omero_archive.digests import FixityDigests
 from omero_archive.errors import ArchiveError, ObjectMissing, ServiceUnavailable
 from omero_archive.files import Tree
 from omero_archive.model import Fixity, Key
-from omero_archive.service import Answer, Location, Service
+from omero_archive.service import Answer, Location, ObjectStatus, Service
 from omero_archive.steps.site import Site
 from omero_archive.transfer import read_back
 
 _PIECE_BYTES = 1 << 20
+
+_OMERO_DIGESTS = {"MD5-128": "md5", "SHA1-160": "sha1"}
+"""OMERO's checksums that a service may report, by the name that it then gives them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,43 @@ class Found:
     def __str__(self) -> str:
         digest = f"XXH3 {self.xxh3}" if self.sha256 is None else f"SHA-256 {self.sha256}"
         return f"{self.size_bytes} bytes, {digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What a service's own fixity of one copy says: what could be compared, and what of it is wrong."""
+
+    compared: tuple[str, ...]  # digests that the service reports and that are known of what was written
+    wrong: Mapping[str, object]  # of these, and of the size, those that differ: as the service reports them
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.wrong.items())
+
+
+def reported(copy: CopyRecord, said: ObjectStatus) -> Reported:
+    """Compare what a service reports of a copy with what was written. Pure: it asks nobody."""
+    known = expected_digests(copy)
+    compared = {name: value for name, value in said.digests.items() if name in known}
+    wrong: dict[str, object] = {name: value for name, value in compared.items() if value != known[name]}
+    if said.size_bytes not in (None, copy.file.source.fixity.size_bytes):
+        wrong["size_bytes"] = said.size_bytes
+    return Reported(compared=tuple(compared), wrong=wrong)
+
+
+def expected_digests(copy: CopyRecord) -> dict[str, str]:
+    """The digests that are known of what was written, by the names that services give them."""
+    expected = {**copy.digests, "sha256": copy.file.source.fixity.sha256}
+    checksum = copy.file.original.checksum
+    if checksum is not None and checksum.algorithm in _OMERO_DIGESTS:
+        expected[_OMERO_DIGESTS[checksum.algorithm]] = checksum.value.lower()
+    return expected
+
+
+def ask_first(service: Service, due: Sequence[CopyRecord]) -> Mapping[Key, ObjectStatus]:
+    """What the service says of each copy, before any is opened; nothing where it has nothing to say of bytes."""
+    if not due or not (service.capabilities.needs_staging or service.capabilities.digests):
+        return {}
+    return service.status([copy.key for copy in due])
 
 
 def read_copy(site: Site, service: Service, record: CopyRecord) -> Found:

@@ -10,6 +10,7 @@ from omero_archive.errors import Unavailable
 from omero_archive.model import ServiceName
 from omero_archive.service import Answer, ObjectStatus
 from omero_archive.states import CopyState
+from omero_archive.steps.compare import Reported, reported
 from omero_archive.steps.copy import Tally, damaged, failure
 from omero_archive.steps.site import Site
 
@@ -19,13 +20,17 @@ ASKED = (CopyState.VERIFIED, CopyState.DURABLE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """What a service's answer makes of one copy. `is_fresh`: it said "durable" when it was asked, `at` that time."""
+    """What a service's answer makes of one copy. `is_fresh`: it said "durable" when it was asked, `at` that time.
+
+    `attention` is why a person should look, although the service goes on being asked.
+    """
 
     copy: CopyRecord
     state: CopyState
     is_fresh: bool
     text: str
     at: datetime
+    attention: str = ""
 
 
 def confirm(site: Site, piece: Slice) -> Tally:
@@ -49,7 +54,8 @@ def ask(site: Site, service: ServiceName, due: Sequence[CopyRecord]) -> list[Wor
     # Before the answer, which may take hours: what was durable at its beginning need not be so at its end.
     at = site.clock()
     answers = site.services[service].status([copy.key for copy in due])
-    return [_word(copy, answers[copy.key], at) for copy in due]
+    wants_digest = bool(site.services[service].capabilities.digests)
+    return [_word(copy, answers[copy.key], at, wants_digest=wants_digest) for copy in due]
 
 
 def record(site: Site, words: Sequence[Word]) -> Tally:
@@ -76,29 +82,40 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
             copies.asked(connection, {word.copy.id: word.text for word in still}, at=at, confirmed=fresh)
         for state in (CopyState.DAMAGED, CopyState.MISSING):
             copies.failed(connection, lost, state=state)
+        overdue = {word.copy.id: _overdue(site, word) for word in words if word.attention}
+        for state in ASKED:
+            copies.failed(connection, overdue, state=state)
     newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
     for copy in newly:
         site.progress("confirm", 1, copy.file.source.fixity.size_bytes)
-    return Tally(done=len(newly), failed=len(lost), damaged=damaged(lost.values()))
+    return Tally(done=len(newly), failed=len(lost | overdue), damaged=damaged(lost.values()))
 
 
-def _word(copy: CopyRecord, status: ObjectStatus, at: datetime) -> Word:
-    state = _state(copy, status)
-    is_fresh = state is CopyState.DURABLE and status.durable is Answer.YES
-    return Word(copy=copy, state=state, is_fresh=is_fresh, text=status.word, at=at)
+def _overdue(site: Site, word: Word) -> Failure:
+    """A copy that a person should look at. It goes on being asked about: what is overdue may still come."""
+    message = f"{word.copy.service}: {word.copy.key}: {word.attention}"
+    return Failure(message=message, retry_at=site.clock() + site.poll)
 
 
-def _state(copy: CopyRecord, status: ObjectStatus) -> CopyState:
+def _word(copy: CopyRecord, status: ObjectStatus, at: datetime, *, wants_digest: bool) -> Word:
+    said = reported(copy, status)
+    is_believed = status.durable is Answer.YES and (bool(said.compared) or not wants_digest)
+    state = _state(copy, status, said, is_believed=is_believed)
+    text = status.word
+    if status.durable is Answer.YES and not is_believed:
+        text = f"{status.word}, but it reports no digest that is known here"
+    is_fresh = state is CopyState.DURABLE and is_believed
+    return Word(copy=copy, state=state, is_fresh=is_fresh, text=text, at=at, attention=status.attention)
+
+
+def _state(copy: CopyRecord, status: ObjectStatus, said: Reported, *, is_believed: bool) -> CopyState:
     """The state that a copy has after the service's answer. Whatever it could not tell leaves things as they are."""
-    wanted = copy.file.source.fixity
     if status.present is Answer.NO:
         return CopyState.MISSING
-    if status.size_bytes is not None and status.size_bytes != wanted.size_bytes:
-        return CopyState.DAMAGED
-    if status.digests.get("sha256", wanted.sha256) != wanted.sha256:
+    if said.wrong:
         return CopyState.DAMAGED
     match status.durable:
-        case Answer.YES if status.present is Answer.YES:
+        case Answer.YES if status.present is Answer.YES and is_believed:
             return CopyState.DURABLE
         case Answer.NO:
             return CopyState.VERIFIED

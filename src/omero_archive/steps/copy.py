@@ -1,6 +1,6 @@
 """Copy: read originals once, write them to a service, record what was read. PENDING -> WRITTEN."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def copy(site: Site, piece: Slice) -> Tally:
         work.give_up(error)
     site.breaker.count(done=len(work.written), failed=len(work.failures))
     with site.catalogue.begin() as connection:
-        done = copies.written(connection, work.written)
+        done = copies.written(connection, work.written, work.digests)
         failed = copies.failed(connection, work.failures, state=CopyState.PENDING)
     return Tally(done=done, failed=failed, damaged=damaged(work.failures.values()))
 
@@ -66,6 +66,7 @@ class _Work:
         self._due = {record.key: record for record in due}
         self._readers: dict[str, SourceReader] = {}
         self.written: dict[int, tuple[int, SourceRead]] = {}
+        self.digests: dict[int, Mapping[str, str]] = {}
         self.failures: dict[int, Failure] = {}
 
     def group(self) -> list[Incoming]:
@@ -88,6 +89,8 @@ class _Work:
         if outcome.error is not None:
             self.failures[record.id] = failure(self._site, record, outcome.error)
             return
+        if outcome.receipt is not None:
+            self.digests[record.id] = outcome.receipt.digests
         read = self._readers[outcome.key].read
         self.written[record.id] = (record.file.id, read)
         self._site.progress("copy", 1, read.fixity.size_bytes)

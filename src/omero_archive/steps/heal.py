@@ -6,7 +6,7 @@ may be killed between any two of these and be run again: what is there is looked
 then go their usual way, since nothing is believed that was not read back.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -109,7 +109,7 @@ def _heal(site: Site, bundled: Bundled, copy: CopyRecord) -> str:
     if found == wanted:
         # Healed before an interruption; or the damage was in reading. To be verified like any other.
         proof |= {"source": "the copy itself, read again", "damaged_bytes": last_aside(service, bundled, copy.key)}
-        _record(site, copy, proof)
+        _record(site, copy, proof, digests=None)
         return "was read again and has the bytes of the original"
     source = proven(site, bundled, copy)
     proof["source"] = source.name
@@ -122,15 +122,15 @@ def _heal(site: Site, bundled: Bundled, copy: CopyRecord) -> str:
             facts = {"service": copy.service, "key": copy.key, **proof}
             audits.set_aside(connection, bundled.bundle.id, facts)
         service.delete(copy.key)
-    service.put(copy.key, reader(site, copy, source), wanted)
-    _record(site, copy, proof)
+    receipt = service.put(copy.key, reader(site, copy, source), wanted)
+    _record(site, copy, proof, digests=receipt.digests)
     where = proof["damaged_bytes"]
     return f"written anew from {source.name}" + (f"; the damaged bytes are kept as {where}" if where else "")
 
 
-def _record(site: Site, copy: CopyRecord, proof: dict[str, object]) -> None:
+def _record(site: Site, copy: CopyRecord, proof: dict[str, object], *, digests: Mapping[str, str] | None) -> None:
     with site.catalogue.begin() as connection:
-        if not audits.healed(connection, copy, proof):
+        if not audits.healed(connection, copy, proof, digests=digests):
             raise WrongState(f"{copy.service}: {copy.key} was changed by somebody else meanwhile; look at its status.")
 
 

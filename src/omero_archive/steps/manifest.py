@@ -7,12 +7,13 @@ verified. Their content depends on the bundle alone, so that writing them again 
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord, ImageRecord
-from omero_archive.errors import BrokenInvariant, FixityMismatch, ObjectExists
+from omero_archive.errors import BrokenInvariant, FixityMismatch, ObjectExists, ObjectOffline
 from omero_archive.model import FileAttributes, Key, ServiceName
-from omero_archive.service import Service
+from omero_archive.service import ObjectStatus, Service, Staged
 from omero_archive.states import Residency
 from omero_archive.steps.compare import read_whole
 from omero_archive.steps.site import Site
@@ -127,10 +128,25 @@ def _put(service: Service, bundle: BundleRecord, content: dict[str, bytes], attr
 
 
 def put_one(service: Service, key: Key, text: bytes, attributes: FileAttributes) -> None:
-    """Write one of the two files and read it back."""
-    service.put(key, BytesReader(text, attributes), None)
+    """Write one of the two files and read it back; by the service's digest where it went offline at once."""
+    receipt = service.put(key, BytesReader(text, attributes), None)
+    if service.capabilities.needs_staging:
+        said = service.status([key])[key]
+        if said.staged is not Staged.ONLINE:
+            _compare_reported(service, key, text, said, {**receipt.digests, "sha256": sha256(text).hexdigest()})
+            return
     if read_whole(service, key, at_most=len(text)) != text:
         raise FixityMismatch(f"{key} was read back with other bytes than were written.")
+
+
+def _compare_reported(service: Service, key: Key, text: bytes, said: ObjectStatus, known: Mapping[str, str]) -> None:
+    """Compare what the service says of a file that is offline. Raises `FixityMismatch`, or `ObjectOffline`."""
+    compared = {name: value for name, value in said.digests.items() if name in known}
+    if said.size_bytes not in (None, len(text)) or any(value != known[name] for name, value in compared.items()):
+        raise FixityMismatch(f"{key} is kept with other bytes than were written, the service answers.")
+    if not compared:
+        service.stage([key])
+        raise ObjectOffline(f"{key} is {said.staged}; it is read back when its bytes are there.")
 
 
 def _attributes(files: Sequence[FileRecord]) -> FileAttributes:

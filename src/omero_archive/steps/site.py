@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.errors import ArchiveError, DiskFailed, OriginalUnfit
+from omero_archive.errors import ArchiveError, DiskFailed, ObjectOffline, OriginalUnfit
 from omero_archive.files import Tree, disk_errors
 from omero_archive.model import BundleName, Clock, FileAttributes, Key, ServiceName
 from omero_archive.near import Near, Place
@@ -93,6 +93,9 @@ class Site:
     def retry_at(self, error: ArchiveError, attempts: int) -> datetime | None:
         """When to try again after the failure that follows `attempts` others; None: a person must look first."""
         work = self.settings.work
+        if isinstance(error, ObjectOffline):
+            # No failure: tapes are wound and Glacier takes two days. It is asked again, at least every hour.
+            return self.clock() + min(work.retry_after * (1 << min(attempts, 10)), max(timedelta(hours=1), work.poll))
         if not error.retryable or attempts + 1 >= work.attempts:
             return None
         return self.clock() + work.retry_after * (1 << min(attempts, 10))
