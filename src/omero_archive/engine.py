@@ -21,7 +21,15 @@ from psycopg.conninfo import make_conninfo
 from omero_archive.catalogue import bundles, copies, recalls
 from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.copies import Failure, Slice
-from omero_archive.errors import ArchiveError, BrokenInvariant, Busy, Damage, DatabaseUnavailable, Refused
+from omero_archive.errors import (
+    ArchiveError,
+    BrokenInvariant,
+    Busy,
+    Damage,
+    DatabaseUnavailable,
+    ObjectOffline,
+    Refused,
+)
 from omero_archive.files import disk_errors
 from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import CopyState, Residency
@@ -73,11 +81,15 @@ class Job:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not."""
+    """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not.
+
+    `waiting` counts how often something had to wait for a service that is bringing bytes back.
+    """
 
     done: int = 0
     failed: int = 0
     damaged: int = 0
+    waiting: int = 0
     stopped: str | None = None
 
 
@@ -102,9 +114,9 @@ class Engine:
             return list(self._due())
 
     def waits_for_services(self) -> bool:
-        """Whether copies are verified and a service has not vouched for them yet."""
+        """Whether a service has still to vouch for copies, or to bring bytes back for a recall or to be verified."""
         with self._site.catalogue.begin() as connection:
-            return copies.unconfirmed(connection)
+            return copies.unconfirmed(connection) or recalls.is_any_waiting(connection)
 
     def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
         """Work off everything that is due, also what becomes due by that, and return."""
@@ -237,6 +249,9 @@ class Engine:
                 tally = self._step(job)
         except Busy:
             tally = Tally()  # somebody else is doing it
+        except ObjectOffline as error:
+            self._failed(job, error)
+            tally = Tally(waiting=1)
         except ArchiveError as error:
             self._failed(job, error)
             tally = Tally(failed=1, damaged=int(error.exit_code == Damage.exit_code))
@@ -247,6 +262,7 @@ class Engine:
         self.result.done += tally.done
         self.result.failed += tally.failed
         self.result.damaged += tally.damaged
+        self.result.waiting += tally.waiting
         self._tell_breaker()
         _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
 

@@ -9,6 +9,7 @@ import pytest
 
 from demo_fixtures import SMALL_MIB
 from omero_archive.demo.filesets import Expected
+from omero_archive.demo.services import DirectoryDemo
 from omero_archive.demo.site import DemoFileset, DemoSite, PostgresServer, build_site, settings_toml
 from omero_archive.digests import omero_checksum
 
@@ -108,13 +109,11 @@ def test_a_copied_site_is_independent_of_its_template(demo_template: DemoSite, d
 
 
 def test_the_settings_of_a_site_are_toml_that_names_its_places(demo_site: DemoSite) -> None:
-    settings = tomllib.loads(settings_toml(demo_site, confirm_command=("is-on-tape",)))
+    table = DirectoryDemo(demo_site.service_path).settings()
+    settings = tomllib.loads(settings_toml(demo_site, service=table))
     assert settings["omero"]["data_dir"] == str(demo_site.data_dir)
-    assert settings["services"]["tape"] == {
-        "type": "directory",
-        "path": str(demo_site.service_path),
-        "confirm_command": ["is-on-tape"],
-    }
+    assert settings["services"]["tape"] == table
+    assert table["path"] == str(demo_site.service_path)
 
 
 def test_an_unknown_slug_is_a_key_error(demo_template: DemoSite) -> None:

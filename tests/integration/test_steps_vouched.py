@@ -124,7 +124,7 @@ def test_what_is_offline_and_without_a_digest_is_staged_all_at_once_and_read_whe
     write(facility)
     keys = {Key(key) for key in facility.demo.fileset("ics").keys}
     service.opened.clear()
-    assert verified(facility) == Tally(failed=len(keys))
+    assert verified(facility) == Tally(waiting=len(keys))
     assert (set(service.staged), len(service.staged), service.opened) == (keys, len(keys), [])
     assert column(facility, "state") == {CopyState.WRITTEN}
     assert all("is offline" in error for error in facility.errors("ics"))

@@ -373,8 +373,11 @@ def vouched(connection: sa.Connection, bundle_id: int) -> list[Vouched]:
 
 
 def unconfirmed(connection: sa.Connection) -> bool:
-    """Whether any copy is verified but not durable, and is asked about again by itself."""
-    waits = sa.and_(copy.c.state == CopyState.VERIFIED, ~copy.c.needs_attention, bundle.c.decision == Decision.APPROVED)
+    """Whether any copy waits for its service: verified but not durable, or to be read when its bytes are back."""
+    is_waiting = sa.or_(
+        copy.c.state == CopyState.VERIFIED, sa.and_(copy.c.state == CopyState.WRITTEN, copy.c.retry_at.is_not(None))
+    )
+    waits = sa.and_(is_waiting, ~copy.c.needs_attention, bundle.c.decision == Decision.APPROVED)
     query = sa.select(copy.c.id).join(bundle, bundle.c.id == copy.c.bundle_id)
     return connection.scalar(query.where(waits, bundle.c.hold_reason.is_(None)).limit(1)) is not None
 

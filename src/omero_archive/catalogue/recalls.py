@@ -39,6 +39,13 @@ def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
         record(connection, bundle_id, "recall", new=outcome)
 
 
+def is_any_waiting(connection: sa.Connection) -> bool:
+    """Whether a recall is open that will be tried again by itself."""
+    waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
+    query = sa.select(bundle.c.id).join(recall, recall.c.bundle_id == bundle.c.id).where(waits)
+    return connection.scalar(query.limit(1)) is not None
+
+
 def due(connection: sa.Connection) -> Sequence[int]:
     """The bundles whose recall is due, the oldest request first."""
     rows = connection.scalars(

@@ -17,6 +17,7 @@ Directory = Annotated[
 Keep = Annotated[bool, typer.Option("--keep", help="Leave everything, PostgreSQL running, to be tried by hand.")]
 Remove = Annotated[bool, typer.Option("--remove", help="Stop and remove the demo that --keep left in --dir.")]
 Large = Annotated[int, typer.Option("--large-mib", min=1, help="Size of the large image, in MiB.")]
+Service = Annotated[str, typer.Option("--service", help="The type of archive service to show: directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The numbers as JSON at the end; the story on standard error.")]
 
 
@@ -25,6 +26,7 @@ def demo(
     keep: Keep = False,
     remove: Remove = False,
     large_mib: Large = 220,
+    service: Service = "directory",
     as_json: AsJson = False,
 ) -> None:
     """Build a small real OMERO, archive its images and bring them back, each step explained and checked.
@@ -44,7 +46,7 @@ def demo(
         output.document({"command": "demo", "removed": directory})
         return
     console = Console(stderr=as_json, highlight=False)
-    story = run.run_demo(directory, keep=keep, large_mib=large_mib, console=console)
+    story = run.run_demo(directory, kind=service, keep=keep, large_mib=large_mib, console=console)
     output.document(
         {
             "command": "demo",

@@ -62,6 +62,8 @@ def run(
                 told.expect(step, size_bytes)
             result = work_off(site, wait_s)
     output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
+    if result.waiting:
+        output.say("The archive is bringing bytes back; `omero-archive status` shows what waits for them.")
     if result.damaged:
         output.say(f"On {result.damaged} of them bytes are not what they were: a person must look.")
     if result.stopped:

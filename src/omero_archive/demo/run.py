@@ -8,40 +8,40 @@ from rich.console import Console
 
 from omero_archive.app import initialise, open_site
 from omero_archive.demo.postgres import EmbeddedPostgres
+from omero_archive.demo.services import KINDS, DemoService
 from omero_archive.demo.site import DemoSite, build_site, settings_toml
-from omero_archive.demo.story import Story, settings_path, tape_job_path, tell
+from omero_archive.demo.story import Story, settings_path, tell
 from omero_archive.errors import WrongUse
 from omero_archive.settings import load_settings
 
-TAPE_JOB = """\
-#!/bin/sh
-# What the archive says of the files whose paths come on standard input, each ended by a NUL byte: all of them are
-# safe when the tape job has run. Here a file plays the tape job.
-if [ -e "$0.has-run" ]; then word=durable; else word='not yet'; fi
-tr -cd '\\0' | tr '\\0' '\\n' | sed "s/.*/$word/"
-"""
 
-
-def run_demo(directory: Path | None, *, keep: bool, large_mib: int, console: Console) -> Story:
+def run_demo(directory: Path | None, *, kind: str, keep: bool, large_mib: int, console: Console) -> Story:
     """The whole demo. `directory` must be new or empty; default is one for the occasion, removed afterwards.
 
-    Raises `WrongUse` for a directory that holds something, `BrokenInvariant` where a claim does not hold; then
+    `kind` is the type of archive service, one of `KINDS`. Raises `WrongUse` for a directory that holds something,
+    `BrokenInvariant` where a claim does not hold; then
     the directory stays, to be looked at.
     """
+    if kind not in KINDS:
+        raise WrongUse(f"demo --service {kind}: there are {', '.join(KINDS)}.")
     place = _place(directory)
     postgres = EmbeddedPostgres(place / "postgres")
+    service = KINDS[kind](place / "tape")
     console.print(f"Building a small OMERO in {place}: PostgreSQL, images, thumbnails ...")
     postgres.start()
     try:
-        site = _build(place, postgres, large_mib)
-        story = tell(site, console)
+        service.start()
+        site = _build(place, postgres, service, large_mib)
+        story = tell(site, service, console)
     except BaseException:
+        service.stop()
         postgres.stop()
         console.print(f"\nThe demo's files are still in {place}.")
         raise
     if keep:
         _say_how_to_go_on(place, console)
         return story
+    service.stop()
     postgres.remove()
     shutil.rmtree(place)
     return story
@@ -66,13 +66,10 @@ def _place(directory: Path | None) -> Path:
     return place
 
 
-def _build(place: Path, postgres: EmbeddedPostgres, large_mib: int) -> DemoSite:
+def _build(place: Path, postgres: EmbeddedPostgres, service: DemoService, large_mib: int) -> DemoSite:
     site = build_site(place, postgres=postgres, large_mib=large_mib)
-    site.service_path.mkdir()
     work = '\n[work]\npoll = "500ms"\nretry_after = "1s"\n'
-    tape_job_path(place).write_text(TAPE_JOB)
-    command = ("sh", str(tape_job_path(place)))
-    settings_path(place).write_text(settings_toml(site, confirm_command=command, keep_originals="7d") + work)
+    settings_path(place).write_text(settings_toml(site, service=service.settings(), keep_originals="7d") + work)
     with open_site(load_settings(settings_path(place))) as opened:
         initialise(opened)
     return site

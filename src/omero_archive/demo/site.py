@@ -9,7 +9,7 @@ made). No date, name or pixel is random; only the uuids are, because OMERO's dat
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -97,7 +97,7 @@ def build_site(
 
 
 def settings_toml(
-    site: DemoSite, *, confirm_command: Sequence[str], keep_originals: str = "0d", proof_lifetime: str = "1h"
+    site: DemoSite, *, service: Mapping[str, object], keep_originals: str = "0d", proof_lifetime: str = "1h"
 ) -> str:
     """The text of an `omero-archive.toml` for this site, with one service `tape` and an OMERO that is off."""
     sections: Mapping[str, Mapping[str, object]] = {
@@ -109,11 +109,7 @@ def settings_toml(
         },
         "catalogue": {"database": site.catalogue_dsn},
         "archive": {"root": str(site.archive_root), "near": str(site.archive_root)},
-        "services.tape": {
-            "type": "directory",
-            "path": str(site.service_path),
-            "confirm_command": list(confirm_command),
-        },
+        "services.tape": service,
         "release": {
             "copies": ["tape"],
             "proof_lifetime": proof_lifetime,
@@ -124,6 +120,11 @@ def settings_toml(
 
 
 def _section(name: str, values: Mapping[str, object]) -> str:
+    return f"[{name}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
     # JSON's strings, numbers and lists are TOML's too.
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-    return f"[{name}]\n" + "".join(lines)
+    return json.dumps(value, ensure_ascii=False)

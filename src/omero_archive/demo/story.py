@@ -4,7 +4,6 @@ After each command the story looks for itself: it opens the images, compares pix
 database rows. A claim that does not hold fails the demo.
 """
 
-import filecmp
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from omero_archive.demo.filesets import Expected
 from omero_archive.demo.pixels import opens, pixel_digest
+from omero_archive.demo.services import DemoService
 from omero_archive.demo.site import DemoFileset, DemoSite
 from omero_archive.demo.snapshot import FileSnapshot, Rows, snapshot_files, snapshot_rows, used_bytes
 from omero_archive.errors import BrokenInvariant
@@ -43,6 +43,7 @@ class Story:
     """One telling. `freed_bytes` and `back_bytes` are measured on the disk, not taken from a command's words."""
 
     site: DemoSite
+    service: DemoService
     console: Console
     claims: int = 0
     freed_bytes: int = 0
@@ -96,12 +97,12 @@ class Story:
 
     def is_any_in_archive(self, filesets: list[DemoFileset]) -> bool:
         """Whether a file of these filesets lies in the archive."""
-        return any((self.site.service_path / key).exists() for fileset in filesets for key in fileset.keys)
+        return any(self.service.has(key) for fileset in filesets for key in fileset.keys)
 
     def are_copies_equal(self) -> bool:
         """Whether the archive holds every file of the good filesets, with the bytes of its original."""
         keys = [key for fileset in self.good for key in fileset.keys]
-        return all(filecmp.cmp(self.site.path(key), self.site.service_path / key, shallow=False) for key in keys)
+        return all(self.service.has_bytes_of(key, self.site.path(key)) for key in keys)
 
     def do_pixels_equal(self, before: Before) -> bool:
         """Whether every image that was archived opens, with the pixels it had."""
@@ -129,9 +130,9 @@ class Story:
         return used_bytes(self.site.data_dir)
 
 
-def tell(site: DemoSite, console: Console) -> Story:
+def tell(site: DemoSite, service: DemoService, console: Console) -> Story:
     """Tell the whole story; the story with its numbers. Raises `BrokenInvariant` where a claim does not hold."""
-    story = Story(site=site, console=console)
+    story = Story(site=site, service=service, console=console)
     before = Before(
         files=snapshot_files(site),
         rows=snapshot_rows(site),
@@ -177,15 +178,11 @@ def _copy(story: Story) -> None:
     rotted = story.expected(Expected.ROTTED)
     story.claim("the rotted file was reported and not archived", not story.is_any_in_archive(rotted))
     story.claim("the others are in the archive, byte for byte", story.are_copies_equal())
-    story.tell(
-        "4. The archive takes its time",
-        "A copy counts only when the archive vouches for it: here when its tape job has run, as a program of the site "
-        "tells. Until then nothing is replaced.",
-    )
+    story.tell("4. The archive takes its time", story.service.waiting)
     story.run("status")
     story.run("release", story.good[0].reference, exits=3)
-    story.console.print("The tape job runs ...")
-    tape_job_path(story.site.directory).with_suffix(".has-run").touch()
+    story.console.print(story.service.passing)
+    story.service.let_time_pass()
     story.run("run", "--wait", "60s")
 
 
@@ -225,17 +222,24 @@ def _evict(story: Story) -> None:
     _show_error(story, story.good[0])
     story.claim("thumbnails still show", story.do_thumbnails_show())
     story.claim(f"{story.freed_bytes / 1e6:.1f} MB of the disk are free", story.freed_bytes > 0)
-    story.claim("the archive can be checked without this software: sha256sum -c", _check_manifests(story.site))
+    story.claim("the archive can be checked without this software: sha256sum -c", story.service.check_manifests())
 
 
 def _recall(story: Story, before: Before) -> None:
     used = story.used()
+    story.service.take_bytes_away()
     story.tell(
         "8. Recall",
         "Somebody wants to see them. Every file is compared with the SHA-256 of its original on the way back, and a "
         "fileset becomes readable when all of it is there.",
     )
-    story.run("recall", "--all")
+    if story.service.takes_bytes_away:
+        story.run("recall", "--all", exits=4)
+        story.console.print("The archive brings them back ...")
+        story.service.bring_bytes_back()
+        story.run("run", "--wait", "60s")
+    else:
+        story.run("recall", "--all")
     story.back_bytes = story.used() - used
     story.claim("the pixels are the same", story.do_pixels_equal(before))
 
@@ -248,15 +252,16 @@ def _damage(story: Story) -> None:
         "from bytes that have the SHA-256 of the original.",
     )
     fileset = story.good[0]
-    copy = story.site.service_path / fileset.entry
-    flip_last_byte(copy)
+    story.service.damage(fileset.entry)
     story.run("audit", fileset.reference, exits=5)
     story.run("audit", fileset.reference, "--heal", exits=0)
     story.run("run", "--wait", "60s")
     story.run("audit", "--all")
-    story.claim("the copy has its bytes again", filecmp.cmp(story.site.path(fileset.entry), copy, shallow=False))
-    aside = story.site.service_path / "damaged" / fileset.reference.replace(":", "-") / "1" / fileset.entry
-    story.claim("the damaged bytes were not thrown away", aside.is_file() and not filecmp.cmp(aside, copy, False))
+    original = story.site.path(fileset.entry)
+    story.claim("the copy has its bytes again", story.service.has_bytes_of(fileset.entry, original))
+    aside = Key(f"damaged/{fileset.reference.replace(':', '-')}/1/{fileset.entry}")
+    is_kept = story.service.has(aside) and not story.service.has_bytes_of(aside, original)
+    story.claim("the damaged bytes were not thrown away", is_kept)
     story.run("history", fileset.reference)
     story.run("history", "--verify")
 
@@ -331,31 +336,11 @@ def _fileset_images(story: Story) -> set[int]:
     return {image for fileset in story.good if fileset.fileset_id is not None for image in fileset.image_ids}
 
 
-def flip_last_byte(path: Path) -> None:
-    """What a rotting disk does: another byte, the same size and times."""
-    seen = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 0x01
-    path.write_bytes(content)
-    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-
-
 def drop_database(dsn: str) -> None:
     """Drop a database, whoever is connected."""
     name = conninfo_to_dict(dsn)["dbname"]
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(name))))
-
-
-def _check_manifests(site: DemoSite) -> bool:
-    manifests = sorted(path.relative_to(site.service_path) for path in site.service_path.glob("manifests/*/*.txt"))
-    command = ["sha256sum", "--check", "--quiet", "--strict", *map(str, manifests)]
-    return bool(manifests) and subprocess.run(command, cwd=site.service_path, check=False).returncode == 0
-
-
-def tape_job_path(directory: Path) -> Path:
-    """The program that says whether copies are safe; they are once the same path with `.has-run` is there."""
-    return directory / "tape-job"
 
 
 def settings_path(directory: Path) -> Path:

@@ -15,11 +15,15 @@ from omero_archive.transfer import SourceRead, SourceReader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many items a step moved on, how many failed, and on how many of these bytes are not what they were."""
+    """How many items a step moved on, how many failed, and on how many of these bytes are not what they were.
+
+    `waiting` are those that neither went on nor failed: the service is bringing their bytes back.
+    """
 
     done: int = 0
     failed: int = 0
     damaged: int = 0
+    waiting: int = 0
 
 
 def copy(site: Site, piece: Slice) -> Tally:

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from omero_archive.errors import FixityMismatch, UnsafePath
 from omero_archive.model import BundleName, Checksum, FileAttributes, FileKind, Fixity, Key, OriginalFile
 from omero_archive.omero.repository import MANAGED, Repository, relative_path
-from omero_archive.service import Service
+from omero_archive.service import Answer, Service, Staged
 from omero_archive.steps.manifest import DESCRIPTION, MANIFEST, manifest_line
 
 TOP = "manifests/"
@@ -206,6 +206,19 @@ def list_manifests(service: Service) -> Listing:
         if generation not in known:
             found.generations[bundle] = tuple(sorted((*known, generation)))
     return found
+
+
+def stage_manifests(service: Service, names: Sequence[BundleName], found: Listing) -> int:
+    """Ask for the manifests of these bundles whose bytes are offline, all at once; how many files."""
+    if not service.capabilities.needs_staging:
+        return 0
+    directories = [directory_of(name, number) for name in names for number in found.generations.get(name, ())]
+    keys = [Key(f"{directory}/{file}") for directory in directories for file in (MANIFEST, DESCRIPTION)]
+    said = service.status(keys)
+    offline = [key for key in keys if said[key].staged is Staged.OFFLINE and said[key].present is Answer.YES]
+    if offline:
+        service.stage(offline)
+    return len(offline)
 
 
 def directory_of(bundle: BundleName, generation: int) -> str:

@@ -16,7 +16,7 @@ from omero_archive.omero.closure import RefusedBundle
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import marked
 from omero_archive.omero.seeds import known_ids
-from omero_archive.steps.manifest_reading import Listing, list_manifests
+from omero_archive.steps.manifest_reading import Listing, list_manifests, stage_manifests
 from omero_archive.steps.rebuild_bundle import Outcome, Work
 from omero_archive.steps.site import Site
 
@@ -67,6 +67,9 @@ def rebuild(site: Site, wanted: Plan, *, dry_run: bool = False) -> Iterator[Outc
     with site.catalogue.lock_bundle(BundleName("the rebuild")):
         for start in range(0, len(wanted.names), BATCH):
             names = wanted.names[start : start + BATCH]
+            if not dry_run:
+                for service, listing in wanted.listings.items():
+                    stage_manifests(site.services[service], names, listing)
             marks = marked(site.omero, names)
             with closing(_in_omero(site, names)) as found:
                 for name, bundle in found:

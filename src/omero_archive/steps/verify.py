@@ -172,7 +172,8 @@ def _record(site: Site, due: Sequence[CopyRecord], found: Mapping[int, Compared 
                 copies.move(connection, list(those), old=CopyState.WRITTEN, new=state)
             failed += copies.failed(connection, those, state=state)
     wrong = damaged(one for those in failures.values() for one in those.values())
-    return Tally(done=done, failed=failed, damaged=wrong)
+    waiting = sum(isinstance(one, ObjectOffline) for one in found.values())
+    return Tally(done=done, failed=max(0, failed - waiting), damaged=wrong, waiting=waiting)
 
 
 def _state_after(error: ArchiveError) -> CopyState:
