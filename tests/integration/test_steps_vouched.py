@@ -96,7 +96,7 @@ def verified(facility: Facility) -> Tally:
 
 
 def confirmed(facility: Facility) -> Tally:
-    facility.clock.advance(minutes=10)
+    facility.clock.advance(hours=1)
     (piece,) = slices(facility, CopyState.VERIFIED)
     return confirm.confirm(facility.site, piece)
 
@@ -232,3 +232,22 @@ def test_what_is_overdue_is_told_and_asked_about_again(facility: Facility, md5: 
     md5.reports, md5.attention = "right", ""
     confirmed(facility)
     assert (column(facility, "state"), facility.errors("ics")) == ({CopyState.DURABLE}, [])
+
+
+def test_the_longer_a_service_takes_the_rarer_it_is_asked_but_every_hour(facility: Facility, md5: Md5Service) -> None:
+    write(facility)
+    verified(facility)
+    md5.reports = None
+    rests = []
+    for hours in (0, 1, 4, 20):
+        facility.clock.advance(hours=hours)
+        (piece,) = slices(facility, CopyState.VERIFIED)
+        confirm.confirm(facility.site, piece)
+        rests.append(0)
+        while not slices(facility, CopyState.VERIFIED):
+            facility.clock.advance(minutes=1)
+            rests[-1] += 1
+    assert rests[0] == 1, "the poll, at first"
+    assert 5 <= rests[1] <= 8
+    assert 25 <= rests[2] <= 40
+    assert rests[3] == 60

@@ -24,6 +24,9 @@ READ_BACK = "read back"
 FIXITY_OF_SERVICE = "fixity of the service"
 """How a copy was checked whose bytes are offline: the service reported a digest of them, which was compared."""
 
+MOST_REST = timedelta(hours=1)
+"""However long a service takes with a copy, it is asked again after this time."""
+
 _CLEARED: Mapping[str, Any] = {"attempts": 0, "last_error": None, "retry_at": None, "needs_attention": False}
 
 
@@ -159,8 +162,15 @@ def _is_due(at: datetime, service: ServiceName, state: CopyState, poll: timedelt
                 sa.exists().where(manifest.c.bundle_id == copy.c.bundle_id, manifest.c.service == copy.c.service)
             )
         case _:
-            conditions.append(sa.or_(copy.c.asked_at.is_(None), copy.c.asked_at <= at - poll))
+            # The longer a service takes, the rarer it is asked: a tape that took a day needs no answer every minute.
+            waited = sa.func.make_interval(0, 0, 0, 0, 0, 0, _seconds(copy.c.asked_at - copy.c.verified_at) / 10)
+            rest = sa.func.least(sa.func.greatest(waited, poll), sa.func.greatest(sa.literal(MOST_REST), poll))
+            conditions.append(sa.or_(copy.c.asked_at.is_(None), copy.c.asked_at + rest <= at))
     return sa.and_(*conditions)
+
+
+def _seconds(interval: sa.ColumnElement[timedelta]) -> sa.ColumnElement[float]:
+    return sa.cast(sa.extract("epoch", interval), sa.Double)
 
 
 # ---- what became of them
