@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from suite import ATTRIBUTES, A, B, ServiceConformance, SteppedReader, content_of, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -22,8 +22,13 @@ from omero_archive.model import Key, ServiceName
 from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged, load_service, service_types
 from omero_archive.services.directory import DirectoryService
+from omero_archive.testing.conformance import Bench
+from omero_archive.testing.contents import ATTRIBUTES, SteppedReader, content_of, reader, status_of
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 
 TAPE = ServiceName("tape")
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 
 
 class SettableClock:
@@ -68,10 +73,24 @@ def objects(root: Path) -> list[str]:
     return sorted(path for path in found if not path.startswith(".omero-archive/"))
 
 
+@contextmanager
+def unmounting(root: Path) -> Iterator[None]:
+    """The archive's disk is away: its mount point is empty."""
+    elsewhere = root.rename(root.with_name("elsewhere"))
+    root.mkdir()
+    yield
+    root.rmdir()
+    elsewhere.rename(root)
+
+
 class TestDirectory(ServiceConformance):
     @pytest.fixture
     def service(self, make: Callable[..., DirectoryService]) -> Service:
         return make()
+
+    @pytest.fixture
+    def bench(self, service: Service, root: Path) -> Bench:
+        return bench_for(service, cut_off=lambda: unmounting(root))
 
 
 # ---- what lies there

@@ -1,30 +1,24 @@
 """The faulty service keeps the contract while no fault is set, and each fault is what it says."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from suite import A, B, ServiceConformance, content_of, reader, status_of
 
 from omero_archive.errors import ObjectExists, ObjectMissing, ObjectOffline, ServiceUnavailable, SettingsError
 from omero_archive.model import Key, ServiceName
 from omero_archive.service import Answer, Incoming, Staged
 from omero_archive.services.directory import DirectoryService
+from omero_archive.testing.conformance import Bench
+from omero_archive.testing.contents import Clock, content_of, reader, status_of
 from omero_archive.testing.faulty_service import VERBS, Fault, FaultyService
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
+STAGING = timedelta(hours=3)
 
 
 @pytest.fixture
@@ -43,8 +37,29 @@ def service(tmp_path: Path, clock: Clock, slept: list[float]) -> Iterator[Faulty
     settings = {"path": str(tmp_path / "archive")}
     inner = DirectoryService.from_settings(ServiceName("tape"), settings, clock=lambda: datetime.now(UTC))
     inner.initialise()
-    with closing(FaultyService(inner, clock=clock, staging=timedelta(hours=3), sleep=slept.append)) as faulty:
+    with closing(FaultyService(inner, clock=clock, staging=STAGING, sleep=slept.append)) as faulty:
         yield faulty
+
+
+@contextmanager
+def unavailable(service: FaultyService) -> Iterator[None]:
+    service.set(Fault.UNAVAILABLE)
+    yield
+    service.clear(Fault.UNAVAILABLE)
+
+
+def bench_of(service: FaultyService, clock: Clock) -> Bench:
+    """A bench that can do all that the faults can."""
+
+    def stage_in(_: object) -> None:
+        clock.now += STAGING
+
+    return bench_for(
+        service,
+        make_readable=stage_in,
+        take_offline=lambda key: service.set(Fault.OFFLINE, key=key),
+        cut_off=lambda: unavailable(service),
+    )
 
 
 class TestFaultyService(ServiceConformance):
@@ -54,8 +69,12 @@ class TestFaultyService(ServiceConformance):
     def service(self, service: FaultyService) -> FaultyService:
         return service
 
+    @pytest.fixture
+    def bench(self, service: FaultyService, clock: Clock) -> Bench:
+        return bench_of(service, clock)
 
-class TestFaultyServiceWithAnotherFault(ServiceConformance):
+
+class TestFaultyServiceWithAnotherFault(TestFaultyService):
     """With a fault set for a key that nobody uses: then objects go one by one."""
 
     @pytest.fixture

@@ -253,6 +253,11 @@ class FaultyService(Service):
         self.inner.initialise()
 
     def check(self) -> Sequence[Finding]:
+        with self._lock:
+            is_cut_off = any(each.hits(Fault.UNAVAILABLE, "check", None) for each in self._faults if each.key is None)
+        if is_cut_off:
+            text = "the service cannot be reached"
+            return [Finding(subject="faulty service", is_fine=False, text=text, advice="Clear the fault.")]
         return self.inner.check()
 
     def close(self) -> None:
