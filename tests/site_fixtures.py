@@ -133,7 +133,8 @@ def settings_text(
     quoted = json.dumps
     services = "".join(
         f'[services.{name}]\ntype = "directory"\npath = {quoted(str(site.directory / name))}\n'
-        f"durable_after = {quoted(durable_after)}\n{service}\n"
+        # A service that a test takes away is not to be waited for.
+        f"durable_after = {quoted(durable_after)}\nretries = 0\n{service}\n"
         for name in copies_on
     )
     return (

@@ -13,11 +13,11 @@ from omero_archive.errors import SettingsError
 from omero_archive.model import Clock, Key
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
-from omero_archive.service import load_service
 from omero_archive.settings import Settings
 from omero_archive.steps.breaker import Breaker
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
+from omero_archive.wrapped.configured import configured_service
 
 __all__ = ["Engine", "initialise", "open_site", "utc_now", "who"]
 
@@ -44,10 +44,7 @@ def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress 
         catalogue=Catalogue(settings.catalogue.database, clock=clock, actor=who()),
         omero=OmeroDatabase(settings.omero.database, filename_encoding=settings.omero.filename_encoding),
         repository=Repository(data_dir=settings.omero.data_dir, managed_dir=settings.omero.managed_repository),
-        services={
-            name: load_service(name, table["type"], {key: table[key] for key in table if key != "type"}, clock=clock)
-            for name, table in settings.services.items()
-        },
+        services={name: configured_service(name, table, clock=clock) for name, table in settings.services.items()},
         lanes=Lanes(),
         breaker=Breaker(max_failures=settings.work.max_failures, max_failure_rate=settings.work.max_failure_rate),
         progress=progress,

@@ -14,6 +14,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── OmeroIsOn
     │   ├── UnsafePath
     │   ├── WrongState
+    │   ├── ServiceIsReadOnly
     │   └── OriginalUnfit
     ├── Unavailable                   exit 4   not now; try again later (retryable)
     │   ├── ServiceUnavailable
@@ -89,6 +90,10 @@ class UnsafePath(Refused):
 
 class WrongState(Refused):
     """The bundle is not in a state in which this can be done."""
+
+
+class ServiceIsReadOnly(Refused):
+    """The settings say that this archive service is only read; nothing in it was changed."""
 
 
 class OriginalUnfit(Refused):

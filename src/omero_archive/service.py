@@ -207,6 +207,14 @@ class Service(ABC):
         del key
         return None
 
+    def place(self) -> str:
+        """Where the objects lie: a text such as `s3://endpoint/bucket/prefix`; empty if `locate` says it, or unknown.
+
+        Two services of which one lies in the other's place are refused: one copy would count as two. It is made from
+        the settings alone, without secrets, and asks nobody.
+        """
+        return ""
+
     def check(self) -> Sequence[Finding]:
         """Whether the service is in order, for `omero-archive check`. Never raises for what it looks for."""
         return ()

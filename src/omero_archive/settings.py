@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -26,7 +27,7 @@ from pydantic import (
 
 from omero_archive.errors import SettingsError
 from omero_archive.model import ServiceName
-from omero_archive.states import ReleasePolicy
+from omero_archive.states import ReleasePolicy, Rule
 
 DEFAULT_FILE = Path("/etc/omero-archive.toml")
 VARIABLE = "OMERO_ARCHIVE_SETTINGS"
@@ -175,6 +176,16 @@ class ArchiveSettings(_Table):
         return self.near or self.root
 
 
+class CommonSettings(_Table):
+    """The keys that every `[services.NAME]` may have; all others are the plugin's."""
+
+    type: str
+    rate: Size | None = Field(default=None, ge=1)
+    retries: int = Field(default=2, ge=0, le=20)
+    read_only: bool = False
+    distance: int = 0
+
+
 class CopiesSettings(_Table):
     """`copies = { any = 2, of = [...] }`: how many of which services must have a durable copy."""
 
@@ -182,10 +193,24 @@ class CopiesSettings(_Table):
     of: tuple[ServiceName, ...] = Field(min_length=1)
 
 
+def _as_rules(copies: object) -> object:
+    """What stands in the file as a list of rules: the names of a list are one rule, of which all are wanted."""
+    if isinstance(copies, Mapping):
+        return (copies,)
+    if not isinstance(copies, list | tuple) or not all(isinstance(each, str | Mapping | BaseModel) for each in copies):
+        raise ValueError("wants names of services, and rules such as { any = 1, of = ['tape', 'disk2'] }")
+    names = [each for each in copies if isinstance(each, str)]
+    rules = [each for each in copies if not isinstance(each, str)]
+    if names:
+        first = next(number for number, each in enumerate(copies) if isinstance(each, str))
+        rules.insert(first, {"any": len(names), "of": names})
+    return tuple(rules)
+
+
 class ReleaseSettings(_Table):
     """`[release]`: when originals may be replaced by links, and near bytes deleted."""
 
-    copies: tuple[ServiceName, ...] | CopiesSettings
+    copies: Annotated[tuple[CopiesSettings, ...], BeforeValidator(_as_rules)]
     proof_lifetime: Duration = timedelta(hours=1)
     rehash: bool = False
     keep_originals: Duration = timedelta(0)
@@ -193,23 +218,29 @@ class ReleaseSettings(_Table):
 
     @field_validator("copies")
     @classmethod
-    def _can_be_had(cls, copies: tuple[ServiceName, ...] | CopiesSettings) -> tuple[ServiceName, ...] | CopiesSettings:
-        of = copies.of if isinstance(copies, CopiesSettings) else copies
-        wanted = copies.any if isinstance(copies, CopiesSettings) else len(of)
-        if not of:
+    def _can_be_had(cls, copies: tuple[CopiesSettings, ...]) -> tuple[CopiesSettings, ...]:
+        if not copies:
             raise ValueError("names no service; without a copy nothing may be released")
-        if len(set(of)) != len(of):
-            raise ValueError("names a service twice; two copies on one service are one")
-        if wanted > len(of):
-            raise ValueError(f"any = {wanted}, but only {len(of)} service(s) are named")
+        for rule in copies:
+            if len(set(rule.of)) != len(rule.of):
+                raise ValueError("names a service twice; two copies on one service are one")
+            if rule.any > len(rule.of):
+                raise ValueError(f"any = {rule.any}, but only {len(rule.of)} service(s) are named")
+        rules = [Rule(wanted=rule.any, of=rule.of) for rule in copies]
+        for one, other in permutations(rules, 2):
+            if one.implies(other):
+                # Whoever writes ["tape", { any = 1, of = ["tape", "disk2"] }] believes that he will have two copies.
+                raise ValueError(
+                    f"{other!s} is fulfilled whenever {one!s} is, by the same copies; it asks for no further one. "
+                    "Leave it out, or name other services, or a greater number"
+                )
         return copies
 
     @property
     def policy(self) -> ReleasePolicy:
         """The policy by which permits are made."""
-        if isinstance(self.copies, CopiesSettings):
-            return ReleasePolicy(wanted=self.copies.any, of=self.copies.of, proof_lifetime=self.proof_lifetime)
-        return ReleasePolicy(wanted=len(self.copies), of=self.copies, proof_lifetime=self.proof_lifetime)
+        rules = tuple(Rule(wanted=rule.any, of=rule.of) for rule in self.copies)
+        return ReleasePolicy(rules=rules, proof_lifetime=self.proof_lifetime)
 
 
 class WorkSettings(_Table):
@@ -248,16 +279,37 @@ class Settings(_Table):
             if not isinstance(table.get("type"), str):  # pydantic reports ValueError, not TypeError
                 problem = "must be a text" if "type" in table else "is missing"
                 raise ValueError(f"services.{name}.type: {problem}")  # noqa: TRY004
-        wanted = self.release.policy.of
-        for name in wanted:
+        for name in self.release.policy.of:
             if name not in self.services:
                 raise ValueError(f"release.copies: there is no [services.{name}]")
+            if self.services[name].get("read_only") is True:
+                raise ValueError(
+                    f"release.copies: services.{name} is read_only and can get no copies. Take it out of "
+                    "release.copies; recalls read what lies there all the same"
+                )
         return self
+
+    def common(self, name: ServiceName) -> CommonSettings:
+        """The common keys of a service. Raises `SettingsError` naming the key."""
+        return common_settings(name, self.services[name])[0]
+
+    @property
+    def nearest_first(self) -> tuple[ServiceName, ...]:
+        """All services as recalls ask them: by `distance`, then in the order of the release policy, then the others."""
+        order = dict.fromkeys((*self.service_names, *self.services))
+        return tuple(sorted(order, key=lambda name: self.common(name).distance))
 
     @property
     def service_names(self) -> tuple[ServiceName, ...]:
         """The services that get copies: those the release policy names, in its order."""
         return self.release.policy.of
+
+
+def common_settings(name: ServiceName, table: Mapping[str, object]) -> tuple[CommonSettings, Mapping[str, object]]:
+    """The common keys of a service's table, and the plugin's own. Raises `SettingsError` naming the key."""
+    own = {key: table[key] for key in table if key not in CommonSettings.model_fields}
+    common = {key: table[key] for key in table if key not in own}
+    return parse_table(CommonSettings, f"services.{name}", common), own
 
 
 def settings_file(option: Path | None) -> Path:
@@ -297,8 +349,11 @@ def parse_table(table_type: type[_T], where: str, table: Mapping[str, object]) -
 
 
 def _complaint(where: str, item: Any) -> str:
-    kinds = {"CopiesSettings", "tuple[nullable]", "tuple"}
-    location = ".".join(str(part) for part in item["loc"] if str(part) not in kinds and "[" not in str(part))
+    parts = [str(part) for part in item["loc"]]
+    if "copies" in parts:
+        # Which rule it is, is not what stands in the file: its names are one rule, wherever they stand.
+        parts = [part for part in parts if not part.isdigit()]
+    location = ".".join(part for part in parts if "[" not in part)
     key = ".".join(part for part in (where, location) if part)
     match item["type"]:
         case "extra_forbidden":

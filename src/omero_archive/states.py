@@ -88,17 +88,49 @@ class CopyEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleasePolicy:
-    """How many durable copies are wanted where: `wanted` of the services in `of`, confirmed within the lifetime."""
+class Rule:
+    """One demand of a release policy: durable copies on `wanted` of the services in `of`."""
 
     wanted: int
     of: tuple[ServiceName, ...]
+
+    def __post_init__(self) -> None:
+        # A rule of no copies would permit everything: it must not be possible to write it down.
+        if self.wanted < 1 or self.wanted > len(set(self.of)):
+            raise BrokenInvariant(f"a release policy wants {self.wanted} copies of {len(set(self.of))} services")
+
+    def __str__(self) -> str:
+        names = ", ".join(self.of)
+        return names if self.wanted == len(self.of) else f"any {self.wanted} of {names}"
+
+    def implies(self, other: "Rule") -> bool:
+        """Whether copies that fulfil this rule always fulfil the other."""
+        # The worst case: as many as possible of the copies lie where the other does not count them.
+        return self.wanted - len(set(self.of) - set(other.of)) >= other.wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePolicy:
+    """Where durable copies are wanted: every rule must be fulfilled, by copies confirmed within the lifetime.
+
+    A copy counts in each rule that names its service: `any 2 of tape, glacier, disk2` and `any 1 of glacier, disk2`
+    together want two copies, one of them not on tape.
+    """
+
+    rules: tuple[Rule, ...]
     proof_lifetime: timedelta
 
     def __post_init__(self) -> None:
-        # A policy of no copies would permit everything: it must not be possible to write it down.
-        if self.wanted < 1 or self.wanted > len(set(self.of)):
-            raise BrokenInvariant(f"a release policy wants {self.wanted} copies of {len(set(self.of))} services")
+        if not self.rules:
+            raise BrokenInvariant("a release policy has no rule")
+
+    @property
+    def of(self) -> tuple[ServiceName, ...]:
+        """Every service that a rule names, in their order: those that get copies."""
+        return tuple(dict.fromkeys(service for rule in self.rules for service in rule.of))
+
+    def __str__(self) -> str:
+        return "; and ".join(map(str, self.rules))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +172,8 @@ def permit(
 
     `sha256` is the digest taken when the source was read, None if it was never read. A copy counts when the
     policy names its service, it is DURABLE with that same digest, and the service confirmed it within the
-    policy's lifetime.
+    policy's lifetime. Every rule of the policy must have its number of copies that count. The permit expires at the
+    first moment at which some rule would have too few.
     """
     reasons = [] if hold is None else [f"on hold: {hold}"]
     if sha256 is None:
@@ -152,22 +185,19 @@ def permit(
             counted[copy.service] = copy
         else:
             reasons.append(objection)
-    justified_by = tuple(counted.values())
-    are_enough = len(justified_by) >= policy.wanted
-    if not are_enough:
-        reasons.insert(0, f"{len(justified_by)} of {policy.wanted} durable, freshly confirmed copies")
+    unmet = [_unmet(rule, counted, policy) for rule in policy.rules if _fulfilling(rule, counted) < rule.wanted]
+    if unmet:
         known = {copy.service for copy in copies}
-        reasons.extend(f"{service}: no copy" for service in dict.fromkeys(policy.of) if service not in known)
-    if hold is not None or sha256 is None or not are_enough:
+        reasons = unmet + reasons + [f"{service}: no copy" for service in policy.of if service not in known]
+    if hold is not None or sha256 is None or unmet:
         raise PermitRefused(key, tuple(reasons))
-    confirmed = sorted((c.confirmed_at for c in justified_by if c.confirmed_at is not None), reverse=True)
     return Permit(
         key=key,
         size_bytes=size_bytes,
         sha256=sha256,
-        justified_by=justified_by,
+        justified_by=tuple(counted.values()),
         granted_at=now,
-        expires_at=confirmed[policy.wanted - 1] + policy.proof_lifetime,
+        expires_at=min(_fulfilled_until(rule, counted, policy) for rule in policy.rules),
         seal=_SEAL,
     )
 
@@ -188,6 +218,22 @@ def permit_by_original(key: Key, *, fixity: Fixity, found: tuple[int, str], now:
         expires_at=now + timedelta(hours=1),
         seal=_SEAL,
     )
+
+
+def _fulfilling(rule: Rule, counted: Mapping[ServiceName, CopyEvidence]) -> int:
+    return len(set(rule.of) & set(counted))
+
+
+def _unmet(rule: Rule, counted: Mapping[ServiceName, CopyEvidence], policy: ReleasePolicy) -> str:
+    text = f"{_fulfilling(rule, counted)} of {rule.wanted} durable, freshly confirmed copies"
+    return text if len(policy.rules) == 1 else f"{text} on {rule}"
+
+
+def _fulfilled_until(rule: Rule, counted: Mapping[ServiceName, CopyEvidence], policy: ReleasePolicy) -> datetime:
+    """When too few of the copies that fulfil a rule will be fresh still."""
+    known = [counted[service].confirmed_at for service in set(rule.of) & set(counted)]
+    confirmed = sorted((at for at in known if at is not None), reverse=True)
+    return confirmed[rule.wanted - 1] + policy.proof_lifetime
 
 
 def _objection(copy: CopyEvidence, *, sha256: str | None, policy: ReleasePolicy, now: datetime) -> str | None:

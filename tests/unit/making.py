@@ -12,7 +12,7 @@ import pytest
 from omero_archive.digests import FixityDigests
 from omero_archive.files import Entry, Tree
 from omero_archive.model import Checksum, FileAttributes, FileKind, Fixity, Key, OriginalFile, ServiceName
-from omero_archive.states import CopyEvidence, CopyState, Permit, ReleasePolicy, permit
+from omero_archive.states import CopyEvidence, CopyState, Permit, ReleasePolicy, Rule, permit
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 ATTRIBUTES = FileAttributes(mtime_ns=1_234_567_890_123_456_789, mode=0o640, uid=os.getuid(), gid=os.getgid())
@@ -48,7 +48,7 @@ def permit_for(key: str, content: bytes, now: datetime = NOW) -> Permit:
     fixity = fixity_of(content)
     tape = ServiceName("tape")
     copy = CopyEvidence(service=tape, state=CopyState.DURABLE, sha256=fixity.sha256, confirmed_at=now)
-    policy = ReleasePolicy(wanted=1, of=(tape,), proof_lifetime=timedelta(hours=1))
+    policy = ReleasePolicy(rules=(Rule(wanted=1, of=(tape,)),), proof_lifetime=timedelta(hours=1))
     return permit(
         Key(key), size_bytes=len(content), sha256=fixity.sha256, copies=[copy], policy=policy, hold=None, now=now
     )

@@ -1,6 +1,7 @@
 """The settings: what a site writes, and that every mistake names its key."""
 
 import contextlib
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omero_archive.errors import SettingsError
+from omero_archive.model import ServiceName
 from omero_archive.settings import (
     DEFAULT_FILE,
     VARIABLE,
@@ -19,6 +21,7 @@ from omero_archive.settings import (
     parse_size,
     settings_file,
 )
+from omero_archive.states import Rule
 
 EXAMPLE = """
 [omero]
@@ -60,7 +63,7 @@ def test_the_example_of_the_design_loads(tmp_path: Path) -> None:
     assert settings.services["tape"] == {"type": "directory", "path": "/mnt/tape/omero"}  # type: ignore[index]
     assert settings.service_names == ("tape",)
     policy = settings.release.policy
-    assert (policy.wanted, policy.of, policy.proof_lifetime) == (1, ("tape",), timedelta(hours=1))
+    assert (str(policy), policy.of, policy.proof_lifetime) == ("tape", ("tape",), timedelta(hours=1))
     assert settings.release.keep_originals == timedelta(0)
 
 
@@ -78,7 +81,73 @@ def test_some_of_several_services_may_be_enough(tmp_path: Path) -> None:
     more = EXAMPLE.replace('copies = ["tape"]', 'copies = { any = 2, of = ["tape", "glacier", "disk2"] }')
     more += '[services.glacier]\ntype = "s3"\n[services.disk2]\ntype = "directory"\npath = "/disk2"\n'
     policy = load(tmp_path, more).release.policy
-    assert (policy.wanted, policy.of) == (2, ("tape", "glacier", "disk2"))
+    assert policy.rules == (Rule(wanted=2, of=names("tape", "glacier", "disk2")),)
+
+
+MORE = '[services.glacier]\ntype = "s3"\n[services.disk2]\ntype = "directory"\npath = "/disk2"\n'
+
+
+def names(*services: str) -> tuple[ServiceName, ...]:
+    return tuple(map(ServiceName, services))
+
+
+@pytest.mark.parametrize(
+    ("copies", "rules", "of"),
+    [
+        ('["tape", "glacier"]', (Rule(wanted=2, of=names("tape", "glacier")),), ("tape", "glacier")),
+        (
+            '["tape", { any = 1, of = ["glacier", "disk2"] }]',
+            (Rule(wanted=1, of=names("tape")), Rule(wanted=1, of=names("glacier", "disk2"))),
+            ("tape", "glacier", "disk2"),
+        ),
+        (
+            '[{ any = 1, of = ["glacier", "disk2"] }, "tape"]',
+            (Rule(wanted=1, of=names("glacier", "disk2")), Rule(wanted=1, of=names("tape"))),
+            ("glacier", "disk2", "tape"),
+        ),
+        ('[{ any = 1, of = ["disk2"] }]', (Rule(wanted=1, of=names("disk2")),), ("disk2",)),
+    ],
+)
+def test_names_and_rules_may_be_mixed(
+    tmp_path: Path, copies: str, rules: tuple[Rule, ...], of: tuple[str, ...]
+) -> None:
+    settings = load(tmp_path, EXAMPLE.replace('copies = ["tape"]', f"copies = {copies}") + MORE)
+    assert (settings.release.policy.rules, settings.service_names) == (rules, of)
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        '["tape", { any = 1, of = ["tape", "disk2"] }]',
+        '[{ any = 2, of = ["tape", "glacier", "disk2"] }, { any = 1, of = ["glacier", "disk2"] }]',
+        '[{ any = 1, of = ["disk2"] }, { any = 1, of = ["disk2"] }]',
+    ],
+)
+def test_a_rule_that_asks_for_no_further_copy_is_a_mistake(tmp_path: Path, copies: str) -> None:
+    with pytest.raises(SettingsError, match=r"release\.copies: .* is fulfilled whenever .* is, by the same copies"):
+        load(tmp_path, EXAMPLE.replace('copies = ["tape"]', f"copies = {copies}") + MORE)
+
+
+def test_the_nearest_service_has_the_least_distance_then_the_policys_order(tmp_path: Path) -> None:
+    text = EXAMPLE.replace('copies = ["tape"]', 'copies = ["tape", "disk2"]') + MORE
+    assert load(tmp_path, text).nearest_first == ("tape", "disk2", "glacier")
+    assert load(tmp_path, text + "distance = -1\n").nearest_first == ("disk2", "tape", "glacier")
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("distance = 1.5", "services.disk2.distance"),
+        ('rate = "fast"', "services.disk2.rate: 'fast' is not a size"),
+        ("rate = 0", "services.disk2.rate"),
+        ("retries = -1", "services.disk2.retries"),
+        ('read_only = "perhaps"', "services.disk2.read_only"),
+    ],
+)
+def test_a_wrong_common_key_of_a_service_is_named(tmp_path: Path, key: str, complaint: str) -> None:
+    settings = load(tmp_path, EXAMPLE + MORE + key + "\n")
+    with pytest.raises(SettingsError, match=re.escape(complaint)):
+        settings.common(ServiceName("disk2"))
 
 
 WRONG = {
@@ -135,6 +204,17 @@ WRONG = {
         ["release.copies: ", "twice"],
     ),
     "any of none": ('copies = ["tape"]', 'copies = { any = 0, of = ["tape"] }', ["release.copies.any"]),
+    "a name that is a number": ('copies = ["tape"]', 'copies = ["tape", 5]', ["release.copies: "]),
+    "a rule with another word": (
+        'copies = ["tape"]',
+        'copies = ["tape", { some = 1, of = ["tape"] }]',
+        ["release.copies.any: is missing", "release.copies.some: there is no such setting"],
+    ),
+    "copies on a service that is only read": (
+        'path = "/mnt/tape/omero"',
+        'path = "/mnt/tape/omero"\nread_only = true',
+        ["release.copies: ", "services.tape is read_only"],
+    ),
     "any of what": ('copies = ["tape"]', "copies = { any = 1 }", ["release.copies.of"]),
     "a slice without size": ("[release]", '[work]\nslice_size = "0 B"\n[release]', ["work.slice_size"]),
     "a slice without files": ("[release]", "[work]\nslice_files = 0\n[release]", ["work.slice_files"]),

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,7 @@ from omero_archive.states import (
     Permit,
     ReleasePolicy,
     Residency,
+    Rule,
     check_move,
     permit,
 )
@@ -41,7 +42,7 @@ TABLES = {
     "Decision": widened(DECISION_MOVES),
 }
 DRAWING = Path(__file__).parents[2] / "docs" / "design" / "states.md"
-TAPE, DISK, CLOUD = ServiceName("tape"), ServiceName("disk"), ServiceName("cloud")
+TAPE, DISK, CLOUD, VAULT = (ServiceName(name) for name in ("tape", "disk", "cloud", "vault"))
 SHA256 = fixity_of(b"bytes").sha256
 
 
@@ -125,7 +126,29 @@ def test_a_policy_that_permits_everything_or_nothing_cannot_be_written_down(
     wanted: int, of: tuple[ServiceName, ...]
 ) -> None:
     with pytest.raises(BrokenInvariant):
-        ReleasePolicy(wanted=wanted, of=of, proof_lifetime=timedelta(hours=1))
+        Rule(wanted=wanted, of=of)
+
+
+def test_a_policy_without_a_rule_would_permit_everything() -> None:
+    with pytest.raises(BrokenInvariant):
+        ReleasePolicy(rules=(), proof_lifetime=timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_implied"),
+    [
+        ((1, (TAPE,)), (1, (TAPE, DISK)), True),
+        ((1, (TAPE, DISK)), (1, (TAPE,)), False),
+        ((2, (TAPE, DISK, CLOUD)), (1, (DISK, CLOUD)), True),  # one of the two must be there
+        ((2, (TAPE, DISK, CLOUD)), (2, (DISK, CLOUD)), False),
+        ((1, (TAPE,)), (1, (DISK,)), False),
+        ((1, (TAPE, DISK)), (1, (TAPE, DISK)), True),
+    ],
+)
+def test_a_rule_implies_another_if_its_copies_always_fulfil_it(
+    one: tuple[int, tuple[ServiceName, ...]], other: tuple[int, tuple[ServiceName, ...]], is_implied: bool
+) -> None:
+    assert Rule(wanted=one[0], of=one[1]).implies(Rule(wanted=other[0], of=other[1])) is is_implied
 
 
 # ---- permit
@@ -142,7 +165,13 @@ def evidence(
 
 
 def ask(*copies: CopyEvidence, wanted: int = 1, hold: str | None = None, sha256: str | None = SHA256) -> Permit:
-    policy = ReleasePolicy(wanted=wanted, of=(TAPE, DISK), proof_lifetime=timedelta(hours=1))
+    return ask_by(Rule(wanted=wanted, of=(TAPE, DISK)), copies=copies, hold=hold, sha256=sha256)
+
+
+def ask_by(
+    *rules: Rule, copies: Sequence[CopyEvidence], hold: str | None = None, sha256: str | None = SHA256
+) -> Permit:
+    policy = ReleasePolicy(rules=rules, proof_lifetime=timedelta(hours=1))
     return permit(Key("x"), size_bytes=5, sha256=sha256, copies=copies, policy=policy, hold=hold, now=NOW)
 
 
@@ -207,6 +236,39 @@ def test_a_refusal_lists_every_reason() -> None:
 def test_a_hold_is_the_only_reason_if_there_are_enough_copies() -> None:
     assert reasons(evidence(), hold="ask Alice") == ["on hold: ask Alice"]
     assert reasons(evidence(), hold="") == ["on hold: "]
+
+
+ON_TAPE_AND_ELSEWHERE = (Rule(wanted=1, of=(TAPE,)), Rule(wanted=1, of=(DISK, CLOUD)))
+
+
+def test_every_rule_must_be_fulfilled_and_those_that_are_not_are_named() -> None:
+    assert ask_by(*ON_TAPE_AND_ELSEWHERE, copies=[evidence(), evidence(CLOUD)]).justified_by
+    with pytest.raises(PermitRefused) as refusal:
+        ask_by(*ON_TAPE_AND_ELSEWHERE, copies=[evidence(CLOUD), evidence(DISK)])
+    assert list(refusal.value.reasons) == [
+        "0 of 1 durable, freshly confirmed copies on tape",
+        "tape: no copy",
+    ]
+    with pytest.raises(PermitRefused) as refusal:
+        ask_by(*ON_TAPE_AND_ELSEWHERE, copies=[evidence(), evidence(CLOUD, state=CopyState.VERIFIED)])
+    assert list(refusal.value.reasons) == [
+        "0 of 1 durable, freshly confirmed copies on any 1 of disk, cloud",
+        "cloud: VERIFIED, not DURABLE",
+        "disk: no copy",
+    ]
+
+
+def test_a_copy_counts_in_every_rule_that_names_its_service() -> None:
+    rules = (Rule(wanted=2, of=(TAPE, DISK, CLOUD, VAULT)), Rule(wanted=1, of=(CLOUD, VAULT)))
+    assert len(ask_by(*rules, copies=[evidence(), evidence(CLOUD)]).justified_by) == 2
+    with pytest.raises(PermitRefused, match=r"0 of 1 .* on any 1 of cloud, vault"):
+        ask_by(*rules, copies=[evidence(), evidence(DISK)])
+
+
+def test_a_permit_ends_when_the_first_rule_would_have_too_few() -> None:
+    tape, disk, cloud = evidence(age=timedelta(minutes=10)), evidence(DISK, age=timedelta(minutes=50)), evidence(CLOUD)
+    assert ask_by(*ON_TAPE_AND_ELSEWHERE, copies=[tape, disk]).expires_at == NOW + timedelta(minutes=10)
+    assert ask_by(*ON_TAPE_AND_ELSEWHERE, copies=[tape, disk, cloud]).expires_at == NOW + timedelta(minutes=50)
 
 
 def test_two_copies_on_one_service_are_one() -> None:

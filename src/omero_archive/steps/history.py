@@ -38,7 +38,8 @@ def sentence(chapter: Chapter) -> str:
 def proof_lines(detail: Mapping[str, Any]) -> list[str]:
     """A proof in full, a line for each fact."""
     digest, policy, until = detail["manifest_sha256"], detail["policy"], detail["permits_expire_at"]
-    wanted = f"{policy['wanted']} of {', '.join(policy['of'])}"
+    # Proofs of earlier versions had one rule, and it was the policy itself.
+    wanted = "; and ".join(f"{rule['wanted']} of {', '.join(rule['of'])}" for rule in policy.get("rules", [policy]))
     lines = [
         f"manifest SHA-256 {digest} stands for {detail['files']} files, {detail['size_bytes']} bytes",
         f"wanted: {wanted}; permits until {until}; omero-archive {detail['version']}",

@@ -40,8 +40,7 @@ def proof(
         "size_bytes": sum(permits[file.key].size_bytes for file in files),
         "manifest_sha256": digest.hexdigest(),
         "policy": {
-            "wanted": policy.wanted,
-            "of": list(policy.of),
+            "rules": [{"wanted": rule.wanted, "of": list(rule.of)} for rule in policy.rules],
             "proof_lifetime_s": policy.proof_lifetime.total_seconds(),
         },
         "permits_expire_at": _iso(min((permit.expires_at for permit in permits.values()), default=None)),

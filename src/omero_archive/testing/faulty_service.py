@@ -13,7 +13,7 @@ their order. Safe to use from several threads.
 import io
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -26,14 +26,14 @@ from omero_archive.errors import (
     ObjectMissing,
     ObjectOffline,
     ServiceUnavailable,
-    SettingsError,
 )
-from omero_archive.model import Clock, Fixity, Key, ServiceName
+from omero_archive.model import Clock, Fixity, Key
 from omero_archive.service import (
     Answer,
     Finding,
     Incoming,
     Listed,
+    Location,
     ObjectStatus,
     Outcome,
     Receipt,
@@ -41,6 +41,7 @@ from omero_archive.service import (
     Staged,
 )
 from omero_archive.transfer import BytesReader, Reader
+from omero_archive.wrapped.base import Wrapped
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -86,7 +87,7 @@ class Happened:
     key: Key | None
 
 
-class FaultyService(Service):
+class FaultyService(Wrapped):
     """Another service, with faults. `slow_s` is how long SLOW takes, `staging` how long an object is STAGING."""
 
     def __init__(
@@ -98,18 +99,13 @@ class FaultyService(Service):
         staging: timedelta = timedelta(0),
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.capabilities = replace(inner.capabilities, has_paths=False, needs_staging=True)
         self._clock, self._slow_s, self._staging, self._sleep = clock, slow_s, staging, sleep
         self._lock = threading.Lock()
         self._faults: list[_Set] = []
         self.happened: list[Happened] = []
         self._asked: dict[Key, datetime] = {}  # when an object that is OFFLINE was asked for
-
-    @classmethod
-    def from_settings(cls, name: ServiceName, settings: Mapping[str, object], *, clock: Clock) -> "FaultyService":
-        del settings, clock
-        raise SettingsError(f"services.{name}: a faulty service wraps another; it cannot be configured.")
 
     # ---- faults
 
@@ -247,11 +243,6 @@ class FaultyService(Service):
             return Staged.OFFLINE
         return Staged.ONLINE if self._clock() - asked >= self._staging else Staged.STAGING
 
-    # ---- the rest
-
-    def initialise(self) -> None:
-        self.inner.initialise()
-
     def check(self) -> Sequence[Finding]:
         with self._lock:
             is_cut_off = any(each.hits(Fault.UNAVAILABLE, "check", None) for each in self._faults if each.key is None)
@@ -260,8 +251,9 @@ class FaultyService(Service):
             return [Finding(subject="faulty service", is_fine=False, text=text, advice="Clear the fault.")]
         return self.inner.check()
 
-    def close(self) -> None:
-        self.inner.close()
+    def locate(self, key: Key) -> Location | None:
+        del key
+        return None  # else it would be read past the faults
 
 
 class _Damaged(io.RawIOBase):
