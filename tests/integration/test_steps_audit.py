@@ -494,7 +494,7 @@ def test_without_a_proven_source_nothing_is_touched_and_all_that_was_tried_is_na
         "no source with SHA-256",
         "original: ",
         "near bytes: the bundle is OFFLINE",
-        "disk2: disk2: ",
+        "; disk2: ",
         "backup",
     )
     assert NoProvenSource.exit_code == 5

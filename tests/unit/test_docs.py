@@ -19,10 +19,12 @@ from omero_archive.settings import (
     ArchiveSettings,
     AuditSettings,
     CatalogueSettings,
+    CommonSettings,
     OmeroSettings,
     ReleaseSettings,
     Settings,
     WorkSettings,
+    common_settings,
     parse_duration,
     parse_size,
     parse_table,
@@ -35,7 +37,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "omero": OmeroSettings,
     "catalogue": CatalogueSettings,
     "archive": ArchiveSettings,
-    "services.NAME": DirectorySettings,
+    "services.NAME": CommonSettings,
+    'services.NAME type = "directory"': DirectorySettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,
@@ -103,11 +106,13 @@ def test_the_example_of_a_whole_site_is_right_and_has_every_key() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     settings = parse_table(Settings, "", tomllib.loads(example))
     for name, table in settings.services.items():
-        parse_table(DirectorySettings, f"services.{name}", {key: table[key] for key in table if key != "type"})
+        parse_table(DirectorySettings, f"services.{name}", common_settings(name, table)[1])
     with_comments = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", example, flags=re.MULTILINE))
-    with_comments["services.NAME"] = with_comments["services"]["tape"]
     for where, model in TABLES.items():
-        assert set(with_comments[where]) - {"type"} == set(model.model_fields), where
+        if not where.startswith("services."):
+            assert set(with_comments[where]) == set(model.model_fields), where
+    of_a_service = {*CommonSettings.model_fields, *DirectorySettings.model_fields}
+    assert set(with_comments["services"]["tape"]) == of_a_service
 
 
 # ---- errors
@@ -185,7 +190,7 @@ def _described_settings() -> dict[str, dict[str, tuple[str, str]]]:
     found = {}
     for heading, body in _sections(page):
         rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|", body, re.MULTILINE)
-        found[heading.strip("[]")] = {key: (kind, default) for key, kind, default in rows}
+        found[re.sub(r"[][]", "", heading)] = {key: (kind, default) for key, kind, default in rows}
     return found
 
 

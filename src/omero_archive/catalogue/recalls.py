@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from omero_archive.catalogue.events import now, record
-from omero_archive.catalogue.tables import bundle, recall
+from omero_archive.catalogue.tables import bundle, event, recall
+from omero_archive.model import ServiceName
 from omero_archive.states import Residency
 
 
@@ -37,6 +38,27 @@ def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
     done = connection.execute(recall.update().where(open_one).values(finished_at=now(connection), outcome=outcome))
     if done.rowcount:
         record(connection, bundle_id, "recall", new=outcome)
+
+
+def staged_since(connection: sa.Connection, bundle_id: int, service: ServiceName, *, files: int) -> datetime:
+    """When a service was first asked to stage files of the bundle, since its recall began; now, if it never was.
+
+    Then it is written down, with how many files.
+    """
+    mine = event.c.bundle_id == bundle_id
+    begun = sa.select(sa.func.max(event.c.id)).where(
+        mine, event.c.what == "residency", event.c.new == Residency.RECALLING
+    )
+    asked = sa.select(sa.func.min(event.c.at)).where(
+        mine,
+        event.c.what == "stage",
+        event.c.detail["service"].astext == service,
+        event.c.id > sa.func.coalesce(begun.scalar_subquery(), 0),
+    )
+    since: datetime | None = connection.scalar(asked)
+    if since is None:
+        record(connection, bundle_id, "stage", detail={"service": service, "files": files})
+    return now(connection) if since is None else since
 
 
 def is_any_waiting(connection: sa.Connection) -> bool:

@@ -128,6 +128,11 @@ def _recall(chapter: Chapter) -> str:
     return f"recall asked for by {_by(chapter)}" + _because(chapter.detail.get("reason"))
 
 
+def _stage(chapter: Chapter) -> str:
+    files = "1 file" if chapter.detail.get("files") == 1 else f"{chapter.detail.get('files')} files"
+    return f"{chapter.detail.get('service')} was asked to stage {files}, which could be read nowhere"
+
+
 def _files(chapter: Chapter) -> str:
     return f"{chapter.new} new files in OMERO, to be copied"
 
@@ -193,6 +198,7 @@ _TOLD: Mapping[str, Callable[[Chapter], str]] = {
     "mark": _mark,
     "intent": _intent,
     "recall": _recall,
+    "stage": _stage,
     "files": _files,
     "evicted": _evicted,
     "audit": _audit,

@@ -1,7 +1,8 @@
 """Recall: bring a bundle's bytes back near, whole. OFFLINE -> RECALLING -> ONLINE.
 
 Every file is compared with the SHA-256 of its original while it comes and read back from the medium afterwards;
-the bundle becomes readable when all its files are there, in one rename.
+the bundle becomes readable when all its files are there, in one rename. Each file comes from the nearest service that
+can give it now; what none can is staged at one, and what can be read meanwhile is brought already.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,16 @@ from omero_archive.catalogue.copies import CopyRecord, Failure
 from omero_archive.errors import (
     ArchiveError,
     FixityMismatch,
+    NotEnoughSpace,
     ObjectMissing,
     ObjectOffline,
     SourceUnreadable,
 )
 from omero_archive.files import translated
-from omero_archive.model import BundleName, Key
+from omero_archive.model import BundleName
 from omero_archive.near import Place
-from omero_archive.service import Service, Staged
 from omero_archive.states import CopyState, Residency
+from omero_archive.steps.nearest import Supply
 from omero_archive.steps.release import load
 from omero_archive.steps.room import make_room
 from omero_archive.steps.site import Site, place_of
@@ -29,9 +31,6 @@ from omero_archive.transfer import RecallReader, read_back, write_temporary
 
 GROUP_FILES = 1000
 GROUP_BYTES = 1 << 30
-
-_READABLE = (CopyState.DURABLE, CopyState.VERIFIED, CopyState.WRITTEN)
-"""A copy that was only written (healed, or found by a rebuild) is as good: every byte is compared on its way."""
 
 
 def request_recall(site: Site, name: BundleName, *, by: str, reason: str | None = None) -> bool:
@@ -85,14 +84,38 @@ def _fetch(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], place:
             bundles.move(connection, bundle, Residency.RECALLING)
     site.near.prepare(place)
     with site.catalogue.begin() as connection:
-        known = copies.of_bundle(connection, bundle.id)
-    by_file: dict[int, list[CopyRecord]] = {}
-    for copy in known:
-        by_file.setdefault(copy.file.id, []).append(copy)
-    for group in _groups(missing):
+        supply = Supply(site, missing, copies.of_bundle(connection, bundle.id))
+    readable = [file for file in missing if supply.readable(file)]
+    ids = {file.id for file in readable}
+    waiting = _stage(site, bundle, supply, [file for file in missing if file.id not in ids])
+    offline: list[FileRecord] = []
+    for group in _groups(readable):
+        came: list[FileRecord] = []
+        gone: list[FileRecord] = []
         for file in group:
-            _write_file(site, place, file, by_file.get(file.id, []))
-        _settle(site, place, group)
+            (came if _write_file(site, place, file, supply) else gone).append(file)
+        _settle(site, place, came)
+        offline += gone
+    waiting += _stage(site, bundle, supply, offline)
+    if waiting:
+        there = f"{len(files) - len(missing) + len(readable) - len(offline)} of {len(files)} files are here"
+        raise ObjectOffline(f"{bundle.name}: {'; '.join(waiting)}; {there}. The recall goes on when the others are.")
+
+
+def _stage(site: Site, bundle: BundleRecord, supply: Supply, files: Sequence[FileRecord]) -> list[str]:
+    """Have files staged that can be read nowhere; who stages them and since when. Raises if one can be had nowhere."""
+    bringing = supply.stage(files)
+    told = []
+    for service, those in bringing.items():
+        with site.catalogue.begin() as connection:
+            since = recalls.staged_since(connection, bundle.id, service, files=len(those))
+        many = "1 file is" if len(those) == 1 else f"{len(those)} files are"
+        told.append(f"{many} being staged by {service} since {since:%Y-%m-%d %H:%M %Z}")
+    brought = {file.id for those in bringing.values() for file in those}
+    for file in files:
+        if file.id not in brought:
+            raise supply.problem(file)
+    return told
 
 
 def _groups(files: Sequence[FileRecord]) -> Iterator[list[FileRecord]]:
@@ -118,29 +141,26 @@ def _is_here(site: Site, place: Place, file: FileRecord) -> bool:
     return read_back(site.near.tree, path, site.lanes) == (fixity.size_bytes, fixity.xxh3)
 
 
-def _write_file(site: Site, place: Place, file: FileRecord, known: Sequence[CopyRecord]) -> None:
-    """Write one file from the first service that has it; from the next if its copy is wrong or gone."""
-    usable = [copy for copy in known if copy.state in _READABLE and copy.service in site.services]
-    # The policy's order first; a service that it does not name may have a copy as well.
-    order = [*site.settings.service_names, *site.services]
-    usable.sort(key=lambda copy: order.index(copy.service))
-    problem: ArchiveError = ObjectMissing(f"{file.key}: there is no verified copy anywhere; a person must look.")
-    for copy in usable:
+def _write_file(site: Site, place: Place, file: FileRecord, supply: Supply) -> bool:
+    """Write one file from the nearest copy; from the next if that is wrong or gone. False if none can be read now."""
+    read = file.source
+    while (copy := supply.readable(file)) is not None:
         service = site.services[copy.service]
         subject = f"{copy.service}: {file.key}"
-        read = file.source
         reader = RecallReader(partial(service.open, file.key), subject, read.fixity, read.attributes, site.lanes)
         try:
-            _require_staged(service, file.key)
             write_temporary(reader, site.near.tree, site.near.incoming_path_of(place, file.key))
+        except NotEnoughSpace:
+            raise  # of our disk: no other copy would fit either
         except (FixityMismatch, ObjectMissing) as error:
             _condemn(site, copy, error)
-            problem = error
+            supply.failed(copy, error)
         except ArchiveError as error:
-            problem = error
+            supply.failed(copy, error)
         else:
-            return
-    raise problem
+            supply.came(copy)
+            return True
+    return False
 
 
 def _settle(site: Site, place: Place, group: Sequence[FileRecord]) -> None:
@@ -158,14 +178,6 @@ def _settle(site: Site, place: Place, group: Sequence[FileRecord]) -> None:
             site.progress("recall", 1, fixity.size_bytes)
     except OSError as error:
         raise translated(error, str(near.root)) from error
-
-
-def _require_staged(service: Service, key: Key) -> None:
-    if not service.capabilities.needs_staging:
-        return
-    if service.status([key])[key].staged is not Staged.ONLINE:
-        service.stage([key])
-        raise ObjectOffline(f"{key} is being staged; the recall goes on when it is there.")
 
 
 def _condemn(site: Site, copy: CopyRecord, error: ArchiveError) -> None:

@@ -4,7 +4,7 @@ A source is believed when it was read from its beginning to its end and has the 
 is compared once more while it is written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -17,11 +17,10 @@ from omero_archive.files import EntryKind, Reading, Tree
 from omero_archive.model import Key
 from omero_archive.near import Place
 from omero_archive.service import Service, Staged
-from omero_archive.states import CopyState, Residency
+from omero_archive.states import Residency
+from omero_archive.steps.nearest import USABLE, Supply
 from omero_archive.steps.site import Site, place_of
 from omero_archive.transfer import RecallReader
-
-_USABLE = (CopyState.DURABLE, CopyState.VERIFIED, CopyState.WRITTEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +50,60 @@ def load_bundled(site: Site, bundle: BundleRecord) -> Bundled:
 
 
 def proven(site: Site, bundled: Bundled, copy: CopyRecord) -> Source:
-    """The first source that was read whole and has the SHA-256 of record. Raises `NoProvenSource`, naming all."""
-    wanted = copy.file.source.fixity.sha256
+    """The first source that was read whole and has the SHA-256 of record. Raises `NoProvenSource`, naming all.
+
+    Raises `ObjectOffline` if there is none, but a service brings one back.
+    """
     tried = []
-    for name, source in _candidates(site, bundled, copy):
-        if isinstance(source, str):
-            tried.append(f"{name}: {source}")
-            continue
-        try:
-            for _ in reader(site, copy, source).pieces():
-                continue
-        except ArchiveError as error:
-            tried.append(f"{name}: {error}")
-        else:
+    for name, found in (("original", _original(site, copy)), ("near bytes", _near(site, bundled, copy))):
+        problem = found if isinstance(found, str) else _disproof(site, copy, found)
+        if problem is None and isinstance(found, Source):
+            return found
+        tried.append(f"{name}: {problem}")
+    others = [one for one in bundled.copies if one.file.id == copy.file.id and one.service != copy.service]
+    supply = Supply(site, [copy.file], others)
+    while (nearest := supply.readable(copy.file)) is not None:
+        service = site.services[nearest.service]
+        source = Source(name=str(nearest.service), open=partial(service.open, copy.key))
+        error = _disproof(site, copy, source)
+        if error is None:
             return source
+        supply.failed(nearest, error)
+    for bringing in supply.stage([copy.file]):
+        raise ObjectOffline(
+            f"{copy.service}: {copy.key} was not healed yet: the only other bytes are being staged by {bringing}. "
+            "Try again when they are there."
+        )
+    unusable = _unusable(site, others)
+    tried += unusable
+    if len(unusable) < len(others):
+        tried.append(str(supply.problem(copy.file)).removesuffix("."))
     raise NoProvenSource(
-        f"{copy.service}: {copy.key} was not healed: no source with SHA-256 {wanted}: {'; '.join(tried)}. "
-        "Nothing was changed; what lies in the archive is kept. Look for a backup of this file."
+        f"{copy.service}: {copy.key} was not healed: no source with SHA-256 {copy.file.source.fixity.sha256}: "
+        f"{'; '.join(tried)}. Nothing was changed; what lies in the archive is kept. Look for a backup of this file."
     )
+
+
+def _disproof(site: Site, copy: CopyRecord, source: Source) -> ArchiveError | None:
+    """What is wrong with a source that is read to its end; None if it has the right bytes."""
+    try:
+        for _ in reader(site, copy, source).pieces():
+            continue
+    except ArchiveError as error:
+        return error
+    return None
+
+
+def _unusable(site: Site, others: Sequence[CopyRecord]) -> list[str]:
+    """Which of the other copies may not be read, and why."""
+    if not others:
+        return ["other services: there is no other copy"]
+    gone = "is not in the settings any more"
+    return [
+        f"{one.service}: {gone if one.state in USABLE else f'its copy is {one.state}'}"
+        for one in others
+        if one.state not in USABLE or one.service not in site.services
+    ]
 
 
 def reader(site: Site, copy: CopyRecord, source: Source) -> RecallReader:
@@ -83,24 +118,6 @@ def open_stored(service: Service, key: Key, subject: str) -> BinaryIO:
         service.stage([key])
         raise ObjectOffline(f"{subject} is offline; it is being staged. Try again when it is there.")
     return service.open(key)
-
-
-def _candidates(site: Site, bundled: Bundled, copy: CopyRecord) -> Iterator[tuple[str, Source | str]]:
-    """The sources in the order of their nearness; for one that there is not, why not."""
-    yield "original", _original(site, copy)
-    yield "near bytes", _near(site, bundled, copy)
-    others = [one for one in bundled.copies if one.file.id == copy.file.id and one.service != copy.service]
-    for other in others:
-        name = str(other.service)
-        if other.state not in _USABLE:
-            yield name, f"its copy is {other.state}"
-        elif other.service not in site.services:
-            yield name, "is not in the settings any more"
-        else:
-            service = site.services[other.service]
-            yield name, Source(name=name, open=partial(open_stored, service, copy.key, f"{name}: {copy.key}"))
-    if not others:
-        yield "other services", "there is no other copy"
 
 
 def _original(site: Site, copy: CopyRecord) -> Source | str:
