@@ -123,6 +123,7 @@ def settings_text(
     copies_on: Sequence[str] = ("tape",),
     copies: str | None = None,
     service: str = "",
+    distances: Mapping[str, int] | None = None,
     near: Path | None = None,
     archive: str = "",
     omero: str = "",
@@ -134,7 +135,8 @@ def settings_text(
     services = "".join(
         f'[services.{name}]\ntype = "directory"\npath = {quoted(str(site.directory / name))}\n'
         # A service that a test takes away is not to be waited for.
-        f"durable_after = {quoted(durable_after)}\nretries = 0\n{service}\n"
+        f"durable_after = {quoted(durable_after)}\nretries = 0\n"
+        f"distance = {(distances or {}).get(name, 0)}\n{service}\n"
         for name in copies_on
     )
     return (

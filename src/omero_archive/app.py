@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.engine import Engine, apply_queue_schema
-from omero_archive.errors import SettingsError
-from omero_archive.model import Clock, Key
+from omero_archive.errors import ServiceIsReadOnly, SettingsError
+from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
 from omero_archive.settings import Settings
@@ -78,6 +79,22 @@ def require_apart(site: Site) -> None:
             services[f"services.{name}"] = location.root
     for setting, place in places.items():
         _require_outside(setting, place, repository)
+    _require_places_apart({name: service.place() for name, service in site.services.items()})
+
+
+def _require_places_apart(places: Mapping[ServiceName, str]) -> None:
+    """The same for services without paths, which name their places, such as a bucket and a prefix in it."""
+    for (name, place), (other, there) in combinations(places.items(), 2):
+        if place and there and f"{place.rstrip('/')}/".startswith(f"{there.rstrip('/')}/"):
+            inner, outer = name, other
+        elif place and there and f"{there.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
+            inner, outer = other, name
+        else:
+            continue
+        raise SettingsError(
+            f"services.{inner}: its place {places[inner]} lies in that of services.{outer}, {places[outer]}; one copy "
+            "would count as two. They must be apart."
+        )
 
 
 def _require_outside(name: str, place: Path, others: Mapping[str, Path]) -> None:
@@ -114,6 +131,10 @@ def initialise(site: Site) -> list[str]:
                 raise SettingsError(f"archive: {directory} could not be made: {error.strerror}.") from error
             done.append(f"made {directory}")
     for name, service in site.services.items():
-        service.initialise()
-        done.append(f"service {name} is ready")
+        try:
+            service.initialise()
+        except ServiceIsReadOnly:
+            done.append(f"service {name} is read-only; it was left as it is")
+        else:
+            done.append(f"service {name} is ready")
     return done

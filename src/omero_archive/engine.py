@@ -255,7 +255,7 @@ class Engine:
         except ArchiveError as error:
             self._failed(job, error)
             tally = Tally(failed=1, damaged=int(error.exit_code == Damage.exit_code))
-        except Exception as error:  # noqa: BLE001 - one of the two places: a fault of ours must not stop the others
+        except Exception as error:  # noqa: BLE001 - one of the three places: a fault of ours must not stop the others
             _log.exception("step failed", action=job.step, first=job.first, last=job.last)
             self._failed(job, BrokenInvariant(f"a fault in omero-archive: {error!r}; a person must look."))
             tally = Tally(failed=1)

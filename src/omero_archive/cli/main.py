@@ -34,9 +34,13 @@ from omero_archive.cli import (
 )
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.errors import ArchiveError
+from omero_archive.errors import ArchiveError, WrongUse
 from omero_archive.model import printable
 from omero_archive.settings import VARIABLE
+
+LOG_VARIABLE = "OMERO_ARCHIVE_LOG"
+LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_TALKATIVE = ("boto3", "botocore", "s3transfer", "urllib3", "httpx", "httpcore")
 
 app = typer.Typer(
     name="omero-archive",
@@ -90,7 +94,9 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log every step to standard error; OMERO_ARCHIVE_LOG=debug logs more.")
+    ] = False,
     settings: SettingsFile = None,
 ) -> None:
     """Move the files of OMERO images into an archive in verified stages, and back."""
@@ -101,9 +107,18 @@ def root(
 
 
 def configure_logging(*, verbose: bool) -> None:
-    """One line per transition to standard error: warnings only, or everything."""
-    level = logging.INFO if verbose else logging.ERROR
+    """Lines to standard error: from the level that `LOG_VARIABLE` names, else errors only, or with `verbose` all steps.
+
+    Raises `WrongUse` for a level that there is not.
+    """
+    name = os.environ.get(LOG_VARIABLE, "info" if verbose else "error").strip().lower()
+    if name not in LOG_LEVELS:
+        raise WrongUse(f"{LOG_VARIABLE}: there is no level {name!r}; there are {', '.join(LOG_LEVELS)}.")
+    level = LOG_LEVELS[name]
     logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s")
+    for library in _TALKATIVE:
+        # They log whole addresses, with signatures, and headers, with passwords.
+        logging.getLogger(library).setLevel(max(level, logging.WARNING))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -125,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
         _tell(error, given)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001
-        # The second of the two places: a fault of ours ends with its traceback, never with a false answer.
+        # The second of the three places: a fault of ours ends with its traceback, never with a false answer.
         structlog.get_logger().exception("a fault in omero-archive", error=repr(error))
         sys.exit(70)
 

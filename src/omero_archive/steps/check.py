@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omero_archive.errors import ArchiveError
+from omero_archive.model import ServiceName
 from omero_archive.omero.offline import Answer, ServerPorts, probe_all
 from omero_archive.service import Finding
 from omero_archive.steps.site import Site
@@ -20,9 +21,35 @@ def check(site: Site) -> list[Finding]:
         _directory("archive root", site.settings.archive.root, advice="Run `omero-archive init`."),
         _near(site),
     ]
-    for service in site.services.values():
-        found += service.check()
+    for name in site.services:
+        found += check_service(site, name)
     return [*found, _server(site)]
+
+
+def check_service(site: Site, name: ServiceName) -> list[Finding]:
+    """What a service found of itself. A service that cannot even look, or whose plugin is wrong, is a finding too."""
+    subject = f"service {name}"
+    try:
+        found = list(site.services[name].check())
+    except (ArchiveError, OSError) as error:
+        advice = "Correct its settings or make it reachable, then run `omero-archive check` again."
+        return [Finding(subject=subject, is_fine=False, text=str(error), advice=advice)]
+    except Exception as error:  # noqa: BLE001 - a plugin may be anybody's, and `check` is there to say that it is wrong
+        text = f"a fault in the plugin {site.settings.services[name]['type']!r}: {type(error).__name__}: {error}"
+        return [Finding(subject=subject, is_fine=False, text=text, advice="Tell those who wrote the plugin.")]
+    if not found:
+        return [Finding(subject=subject, is_fine=True, text="nothing is looked at for services of this type")]
+    return found + _standing(site, name)
+
+
+def _standing(site: Site, name: ServiceName) -> list[Finding]:
+    """What a service is for at this site, where that is not the usual."""
+    subject = f"service {name}"
+    if site.settings.common(name).read_only:
+        return [Finding(subject=subject, is_fine=True, text="is only read (read_only); it gets no copies")]
+    if name not in site.settings.service_names:
+        return [Finding(subject=subject, is_fine=True, text="gets no copies: release.copies does not name it")]
+    return []
 
 
 def _try(subject: str, look: Callable[[], str], advice: str) -> Finding:
