@@ -123,5 +123,5 @@ class Bench:
             passed = self.monotonic() - began
             if passed >= self.wait_s:
                 return False
-            self.sleep(min(30.0, max(0.02, passed / 10), self.wait_s - passed))
+            self.sleep(min(600.0, max(0.02, passed / 10), self.wait_s - passed))
         return True

@@ -114,8 +114,6 @@ def _verdict(check: Check, bench: Bench) -> tuple[Verdict, str]:
     except Unavailable as error:
         # Bytes are staged before they are read: nothing may be offline where a check does not ask for it.
         return Verdict.BROKEN if isinstance(error, ObjectOffline) else Verdict.UNAVAILABLE, told(error)
-    except Refused as error:
-        return Verdict.NOT_DONE, f"the service refuses: {error}"
     except Exception as error:  # noqa: BLE001 - whatever somebody else's service raises unasked breaks the contract
         return Verdict.BROKEN, f"{told(error)} was raised where nothing should have gone wrong."
     return Verdict.KEPT, ""

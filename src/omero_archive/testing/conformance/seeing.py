@@ -72,8 +72,17 @@ def put_all(bench: Bench, group: Sequence[Incoming]) -> dict[Key, Outcome]:
     return outcomes
 
 
-def _by_key(bench: Bench, group: Sequence[Incoming]) -> dict[Key, Outcome]:
+def outcomes_of(bench: Bench, group: Sequence[Incoming]) -> list[Outcome]:
+    """What became of each object of a group. An archive that could not be reached is raised: nothing was seen then."""
     outcomes = list(bench.service.put_group(group))
+    for each in outcomes:
+        if isinstance(each.error, Unavailable) and not isinstance(each.error, ObjectOffline):
+            raise each.error
+    return outcomes
+
+
+def _by_key(bench: Bench, group: Sequence[Incoming]) -> dict[Key, Outcome]:
+    outcomes = outcomes_of(bench, group)
     expect_equal(sorted(each.key for each in outcomes), sorted(each.key for each in group), "put_group's outcomes")
     lonely = [each.key for each in outcomes if (each.receipt is None) == (each.error is None)]
     expect(not lonely, f"put_group gave neither or both of a receipt and an error for {brief(lonely)}.")
