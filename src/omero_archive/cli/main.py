@@ -28,6 +28,7 @@ from omero_archive.cli import (
     release,
     run,
     service,
+    service_test,
     status,
     unarchive,
     worker,
@@ -80,6 +81,7 @@ for command in (
 ):
     app.command(epilog=EXIT_CODES)(command)
 services.command("list", epilog=EXIT_CODES)(service.list_services)
+services.command("test", epilog=EXIT_CODES)(service_test.service_test)
 app.add_typer(services, name="service")
 
 

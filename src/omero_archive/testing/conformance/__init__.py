@@ -11,6 +11,7 @@ archive (`omero-archive service test NAME`). `omero_archive.testing.pytest_suite
 """
 
 from omero_archive.testing.conformance.bench import (
+    LARGE_SIZES,
     SMALL_SIZES,
     Bench,
     ConformanceFailure,
@@ -34,6 +35,7 @@ from omero_archive.testing.conformance.naming import NAMES
 
 __all__ = [
     "CHECKS",
+    "LARGE_SIZES",
     "NAMES",
     "SMALL_SIZES",
     "Bench",

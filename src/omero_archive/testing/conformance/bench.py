@@ -39,6 +39,10 @@ SMALL_SIZES = (0, 1, 4095, 4096, 4097, 65_543)
 """For a service that is far away: the largest takes no second."""
 
 
+LARGE_SIZES = sizes(16 << 20)
+"""For a service that sends large objects in parts of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """One service as the checks see it. Nothing outside `prefix` is ever stored or deleted.
@@ -64,6 +68,7 @@ class Bench:
     sleep: Callable[[float], object] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     used: set[Key] = field(default_factory=set)  # every key that was given out; `clean` asks about each
+    gave_up: set[str] = field(default_factory=set)  # what took too long once is not waited for again
 
     def __post_init__(self) -> None:
         if not self.prefix.endswith("/") or self.prefix.startswith(("/", ".omero-archive/")):
@@ -89,7 +94,7 @@ class Bench:
         self.service.stage(waiting)
         if self.make_readable is not None:
             self.make_readable(waiting)
-        if not self._wait_until(waiting, lambda status: status.staged is Staged.ONLINE):
+        if not self._wait_until("staging", waiting, lambda status: status.staged is Staged.ONLINE):
             raise TookTooLong(f"offline, staging takes its time: not online after {self.wait_s:g} s")
 
     def durable(self, keys: Sequence[Key]) -> None:
@@ -97,7 +102,7 @@ class Bench:
         waiting = self._those(keys, lambda status: status.durable is not Answer.YES)
         if waiting and self.make_durable is not None:
             self.make_durable(waiting)
-        if not self._wait_until(waiting, lambda status: status.durable is Answer.YES):
+        if not self._wait_until("durability", waiting, lambda status: status.durable is Answer.YES):
             raise TookTooLong(f"the service did not call it durable within {self.wait_s:g} s")
 
     def offline(self, key: Key) -> None:
@@ -109,19 +114,20 @@ class Bench:
         if self.take_offline is None:
             raise NotDone("what was stored is online, and nothing here can take it offline")
         self.take_offline(key)
-        if not self._wait_until([key], lambda status: status.staged is Staged.OFFLINE):
+        if not self._wait_until("going offline", [key], lambda status: status.staged is Staged.OFFLINE):
             raise TookTooLong(f"it did not go offline within {self.wait_s:g} s")
 
     def _those(self, keys: Collection[Key], are: Callable[[ObjectStatus], bool]) -> list[Key]:
         answers = self.service.status(keys)
         return [key for key in dict.fromkeys(keys) if key in answers and are(answers[key])]
 
-    def _wait_until(self, keys: Collection[Key], is_so: Callable[[ObjectStatus], bool]) -> bool:
-        """Ask until all are so, ever more rarely; False when the time is over."""
+    def _wait_until(self, what: str, keys: Collection[Key], is_so: Callable[[ObjectStatus], bool]) -> bool:
+        """Ask until all are so, ever more rarely; False when the time is over, or was over for another check."""
         began = self.monotonic()
         while keys := self._those(keys, lambda status: not is_so(status)):
             passed = self.monotonic() - began
-            if passed >= self.wait_s:
+            if passed >= self.wait_s or what in self.gave_up:
+                self.gave_up.add(what)
                 return False
             self.sleep(min(600.0, max(0.02, passed / 10), self.wait_s - passed))
         return True
