@@ -29,11 +29,12 @@ from omero_archive.files import (
     Tree,
     Workbench,
     entry_of,
+    remove_empty_directories,
     remove_object,
     translated,
 )
 from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
-from omero_archive.service import Answer, Finding, Incoming, Listed, Location, Outcome, Receipt
+from omero_archive.service import SCRATCH, Answer, Finding, Incoming, Listed, Location, Outcome, Receipt
 from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_temporary
 
 MARKER = Key(".omero-archive/service")
@@ -304,6 +305,9 @@ class Mount:
         with self.mounted() as tree:
             try:
                 was_there = remove_object(tree, key)
+                if key.startswith(SCRATCH):
+                    # Elsewhere they stay: somebody may be about to publish a file in them.
+                    remove_empty_directories(tree, key.rpartition("/")[0], top=SCRATCH.rstrip("/"))
             except OSError as error:
                 raise translated(error, f"{self._name}: {key}") from error
             if not was_there:

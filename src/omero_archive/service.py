@@ -17,6 +17,12 @@ from omero_archive.errors import ArchiveError, SettingsError
 from omero_archive.model import Clock, Fixity, Key, ServiceName
 from omero_archive.transfer import Reader
 
+SCRATCH = "omero-archive-test/"
+"""Below it lies nothing but what tests stored; `delete` may take empty directories there away too.
+
+It must be listed like everything else, so it is not below `.omero-archive/`.
+"""
+
 
 class Answer(StrEnum):
     """An answer of a service. "Could not find out" is never "no" and never "yes"."""

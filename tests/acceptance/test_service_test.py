@@ -124,6 +124,7 @@ def test_a_directory_keeps_every_rule_and_is_left_as_it_was(archive: Callable[[s
     assert verdicts["preparing-the-place-twice-changes-nothing"] == "not done", "a live archive is not prepared anew"
     assert directory.objects() == ["x.tif"]
     assert (directory.path / "x.tif").read_bytes() == b"somebody's"
+    assert sorted(path.name for path in directory.path.iterdir()) == [".omero-archive", "x.tif"], "no directory stays"
 
 
 def test_a_service_that_overwrites_fails_by_name(archive: Callable[[str], Archive]) -> None:

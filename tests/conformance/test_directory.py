@@ -20,7 +20,7 @@ from omero_archive.errors import (
 )
 from omero_archive.model import Key, ServiceName
 from omero_archive.mount import MARKER
-from omero_archive.service import Answer, Incoming, Service, Staged, load_service, service_types
+from omero_archive.service import SCRATCH, Answer, Incoming, Service, Staged, load_service, service_types
 from omero_archive.services.directory import DirectoryService
 from omero_archive.testing.conformance import Bench
 from omero_archive.testing.contents import ATTRIBUTES, SteppedReader, content_of, reader, status_of
@@ -117,6 +117,20 @@ def test_nothing_half_done_stays_beside_the_objects(make: Callable[..., Director
     assert objects(root) == [A]
     ours = [path for path in (root / ".omero-archive").rglob("*") if not path.is_dir()]
     assert ours == [root / MARKER]
+
+
+def test_only_where_tests_store_things_empty_directories_go_too(
+    make: Callable[..., DirectoryService], root: Path
+) -> None:
+    service = make()
+    for key in (Key("a/b/c"), Key(f"{SCRATCH}1/b/c"), Key(f"{SCRATCH}2/b/c")):
+        service.put(key, reader(b"bytes"), None)
+    service.delete(Key("a/b/c"))
+    service.delete(Key(f"{SCRATCH}1/b/c"))
+    assert (root / "a/b").is_dir()
+    assert [path.name for path in (root / SCRATCH).iterdir()] == ["2"]
+    service.delete(Key(f"{SCRATCH}2/b/c"))
+    assert not (root / SCRATCH).exists()
 
 
 def test_a_group_that_is_abandoned_half_way_leaves_nothing(make: Callable[..., DirectoryService], root: Path) -> None:

@@ -13,7 +13,7 @@ from omero_archive.cli.output import Output, human_size
 from omero_archive.cli.service_report import document, tell, tell_end, tell_leftovers
 from omero_archive.errors import ArchiveError, ServiceUnavailable, Unavailable, WrongUse
 from omero_archive.model import ServiceName
-from omero_archive.service import Service
+from omero_archive.service import SCRATCH, Service
 from omero_archive.settings import load_settings, parse_duration, settings_file
 from omero_archive.steps.site import Site
 from omero_archive.testing.conformance import (
@@ -30,9 +30,6 @@ from omero_archive.testing.conformance import (
     rule_of,
     sizes,
 )
-
-SCRATCH = "omero-archive-test/"
-"""Below it lies nothing but what tests stored. It must be listed, so it is not below `.omero-archive/`."""
 
 Name = Annotated[str, typer.Argument(help="The archive service, by its name in the settings.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Only small objects: for an archive that is far away.")]

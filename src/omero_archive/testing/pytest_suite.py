@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from omero_archive.service import Service
+from omero_archive.service import SCRATCH, Service
 from omero_archive.testing.conformance import (
     CHECKS,
     Bench,
@@ -40,7 +40,7 @@ from omero_archive.testing.conformance import (
 def bench_for(service: Service, **hooks: Any) -> Bench:
     """A bench for tests: a prefix of its own, a service that nobody else uses and that may be prepared anew."""
     given = {"wait_s": 10.0, "may_initialise": True, "may_list_all": True, **hooks}
-    return Bench(service=service, prefix=f"conformance/{secrets.token_hex(4)}/", **given)
+    return Bench(service=service, prefix=f"{SCRATCH}{secrets.token_hex(4)}/", **given)
 
 
 class ServiceConformance:
