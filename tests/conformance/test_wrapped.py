@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import structlog
 from structlog.testing import capture_logs
-from suite import A, B, ServiceConformance, SteppedReader, content_of, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -26,7 +25,9 @@ from omero_archive.model import Key, ServiceName
 from omero_archive.service import Answer, Finding, Incoming, ObjectStatus, Outcome, Service
 from omero_archive.services.directory import DirectoryService
 from omero_archive.settings import Secret
+from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
 from omero_archive.testing.faulty_service import Fault, FaultyService
+from omero_archive.testing.pytest_suite import ServiceConformance
 from omero_archive.wrapped.base import Wrapped
 from omero_archive.wrapped.configured import configured_service
 from omero_archive.wrapped.dry_run import DryRun
@@ -37,6 +38,8 @@ from omero_archive.wrapped.retrying import Retrying
 from omero_archive.wrapped.throttled import Throttled
 
 TAPE = ServiceName("tape")
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 SECRET = "hunter2/ and=more"
 
 

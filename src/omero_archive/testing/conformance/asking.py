@@ -38,7 +38,7 @@ def check_what_was_never_stored_is_missing(bench: Bench) -> None:
 def check_status_answers_for_each_of_many(bench: Bench) -> None:
     """status answers for each of many keys in one call, also for those that are not there, and for none."""
     keys = [bench.key(f"many/{number // 100}/{number}") for number in range(300)]
-    stored = keys[::2]
+    stored = keys[::4]
     outcomes = put_all(bench, [Incoming(key=key, reader=reader(key.encode())) for key in stored])
     for outcome in outcomes.values():
         if outcome.error is not None:
