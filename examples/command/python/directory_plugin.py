@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""A directory as an archive service of type `command`, in Python without any library.
+
+    [services.example]
+    type = "command"
+    command = ["/usr/local/bin/directory_plugin.py"]
+    spool = "/var/spool/omero-archive"
+    digests = ["sha256"]
+    options = { directory = "/mnt/archive" }
+
+Objects lie under their keys in `objects/`. `digests/` has the SHA-256 of each, which was compared when it was stored:
+an object without it was not stored to its end, and the next `put` of it does that.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+
+class Refusal(Exception):
+    """An answer that is an error: its kind and a message."""
+
+
+class Archive:
+    """The verbs; each gets the fields of a request and yields the messages of its answer, without `id`."""
+
+    def hello(self, *, versions: list[int], service: str, options: dict[str, str]) -> Iterator[dict]:
+        if 1 not in versions:
+            raise Refusal("unavailable", "only version 1 is spoken here")
+        self.root = os.fsencode(options["directory"])
+        yield {"ok": True, "version": 1, "name": f"{service} in {options['directory']}", "digests": ["sha256"]}
+
+    def init(self) -> Iterator[dict]:
+        for name in (b"objects", b"digests", b"incoming"):
+            os.makedirs(os.path.join(self.root, name), exist_ok=True)
+        yield {"ok": True}
+
+    def put(self, *, key: str, file: str, size: int, sha256: str) -> Iterator[dict]:
+        place = self.place(b"objects", key)
+        there = digest_of(place)
+        if there is None:
+            incoming = os.path.join(self.root, b"incoming", b"%d" % os.getpid())
+            shutil.copyfile(file, incoming)
+            sync(incoming)
+            if os.path.getsize(incoming) != size or digest_of(incoming) != sha256:
+                raise Refusal("failed", "other bytes arrived than were sent")
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            try:
+                os.link(incoming, place)  # unlike rename it never replaces anything
+            except FileExistsError:
+                there = digest_of(place)
+            os.unlink(incoming)
+        if there not in (None, sha256):
+            raise Refusal("exists", "other content lies there")
+        sync(os.path.dirname(place))
+        self.note(key, sha256)
+        yield {"ok": True, "was_there": there is not None}
+
+    def open(self, *, key: str, file: str) -> Iterator[dict]:
+        place = self.present(key)
+        shutil.copyfile(place, file)
+        yield {"ok": True, "size": os.path.getsize(place)}
+
+    def status(self, *, keys: list[str]) -> Iterator[dict]:
+        for key in keys:
+            try:
+                size = os.path.getsize(self.present(key))
+            except Refusal:
+                yield {"key": key, "present": "no", "durable": "no", "staged": "offline"}
+                continue
+            fields = {"key": key, "present": "yes", "staged": "online", "size": size}
+            digest = Path(os.fsdecode(self.place(b"digests", key)))
+            if digest.exists():
+                yield {**fields, "durable": "yes", "sha256": digest.read_text()}
+            else:
+                yield {**fields, "durable": "no", "word": "not stored to its end"}
+        yield {"ok": True}
+
+    def stage(self, *, keys: list[str]) -> Iterator[dict]:
+        for key in keys:
+            self.present(key)
+        yield {"ok": True}
+
+    def delete(self, *, key: str) -> Iterator[dict]:
+        place = self.present(key)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.place(b"digests", key))
+        os.unlink(place)
+        with contextlib.suppress(OSError):  # the directory is not empty
+            os.removedirs(os.path.dirname(place))
+        yield {"ok": True}
+
+    def list(self, *, prefix: str) -> Iterator[dict]:
+        top, count = os.path.join(self.root, b"objects"), 0
+        for directory, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(directory, name)
+                key = quote_from_bytes(os.path.relpath(path, top), safe="/")
+                if key.startswith(prefix):
+                    count += 1
+                    yield {"key": key, "size": os.path.getsize(path)}
+        yield {"ok": True, "count": count}
+
+    def check(self) -> Iterator[dict]:
+        mounted = os.path.isdir(os.path.join(self.root, b"objects"))
+        yield {"fine": mounted, "text": os.fsdecode(self.root), "advice": "Mount it, or run `omero-archive init`."}
+        yield {"ok": True}
+
+    def place(self, tree: bytes, key: str) -> bytes:
+        if not os.path.isdir(os.path.join(self.root, b"objects")):  # then nothing is known of any object
+            raise Refusal("unavailable", f"{os.fsdecode(self.root)} is not mounted, or `init` was never run")
+        return os.path.join(self.root, tree, unquote_to_bytes(key))
+
+    def present(self, key: str) -> bytes:
+        place = self.place(b"objects", key)
+        if not os.path.isfile(place):
+            raise Refusal("missing", f"there is no {key}")
+        return place
+
+    def note(self, key: str, sha256: str) -> None:
+        place = self.place(b"digests", key)
+        incoming = os.path.join(self.root, b"incoming", b"%d" % os.getpid())
+        Path(os.fsdecode(incoming)).write_text(sha256)
+        sync(incoming)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.replace(incoming, place)
+        sync(os.path.dirname(place))
+
+
+def digest_of(path: bytes) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def sync(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def main() -> None:
+    archive = Archive()
+    for line in sys.stdin:  # its end is the end of this program
+        request = json.loads(line)
+        number, verb = request.pop("id"), request.pop("verb")
+        try:
+            for message in getattr(archive, verb)(**request):
+                print(json.dumps({"id": number, **message}), flush=True)
+        except Refusal as refusal:
+            kind, why = refusal.args
+            print(json.dumps({"id": number, "error": kind, "message": why}), flush=True)
+        except OSError as error:
+            print(json.dumps({"id": number, "error": "unavailable", "message": str(error)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
