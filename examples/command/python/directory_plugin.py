@@ -17,10 +17,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+Message = dict[str, object]
 
 
 class Refusal(Exception):
@@ -30,44 +33,45 @@ class Refusal(Exception):
 class Archive:
     """The verbs; each gets the fields of a request and yields the messages of its answer, without `id`."""
 
-    def hello(self, *, versions: list[int], service: str, options: dict[str, str]) -> Iterator[dict]:
+    def hello(self, *, versions: list[int], service: str, options: dict[str, str]) -> Iterator[Message]:
         if 1 not in versions:
             raise Refusal("unavailable", "only version 1 is spoken here")
         self.root = os.fsencode(options["directory"])
+        # Several workers may be on several machines: nobody else writes to this file.
+        self.incoming = os.path.join(self.root, b"incoming", f"{os.uname().nodename}.{os.getpid()}".encode())
         yield {"ok": True, "version": 1, "name": f"{service} in {options['directory']}", "digests": ["sha256"]}
 
-    def init(self) -> Iterator[dict]:
+    def init(self) -> Iterator[Message]:
         for name in (b"objects", b"digests", b"incoming"):
             os.makedirs(os.path.join(self.root, name), exist_ok=True)
         yield {"ok": True}
 
-    def put(self, *, key: str, file: str, size: int, sha256: str) -> Iterator[dict]:
+    def put(self, *, key: str, file: str, size: int, sha256: str) -> Iterator[Message]:
         place = self.place(b"objects", key)
         there = digest_of(place)
         if there is None:
-            incoming = os.path.join(self.root, b"incoming", b"%d" % os.getpid())
-            shutil.copyfile(file, incoming)
-            sync(incoming)
-            if os.path.getsize(incoming) != size or digest_of(incoming) != sha256:
+            shutil.copyfile(file, self.incoming)
+            sync(self.incoming)
+            if os.path.getsize(self.incoming) != size or digest_of(self.incoming) != sha256:
                 raise Refusal("failed", "other bytes arrived than were sent")
             os.makedirs(os.path.dirname(place), exist_ok=True)
             try:
-                os.link(incoming, place)  # unlike rename it never replaces anything
+                os.link(self.incoming, place)  # unlike rename it never replaces anything
             except FileExistsError:
                 there = digest_of(place)
-            os.unlink(incoming)
+            os.unlink(self.incoming)
         if there not in (None, sha256):
             raise Refusal("exists", "other content lies there")
         sync(os.path.dirname(place))
         self.note(key, sha256)
         yield {"ok": True, "was_there": there is not None}
 
-    def open(self, *, key: str, file: str) -> Iterator[dict]:
+    def open(self, *, key: str, file: str) -> Iterator[Message]:
         place = self.present(key)
         shutil.copyfile(place, file)
         yield {"ok": True, "size": os.path.getsize(place)}
 
-    def status(self, *, keys: list[str]) -> Iterator[dict]:
+    def status(self, *, keys: list[str]) -> Iterator[Message]:
         for key in keys:
             try:
                 size = os.path.getsize(self.present(key))
@@ -82,12 +86,12 @@ class Archive:
                 yield {**fields, "durable": "no", "word": "not stored to its end"}
         yield {"ok": True}
 
-    def stage(self, *, keys: list[str]) -> Iterator[dict]:
+    def stage(self, *, keys: list[str]) -> Iterator[Message]:
         for key in keys:
             self.present(key)
         yield {"ok": True}
 
-    def delete(self, *, key: str) -> Iterator[dict]:
+    def delete(self, *, key: str) -> Iterator[Message]:
         place = self.present(key)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.place(b"digests", key))
@@ -96,9 +100,9 @@ class Archive:
             os.removedirs(os.path.dirname(place))
         yield {"ok": True}
 
-    def list(self, *, prefix: str) -> Iterator[dict]:
+    def list(self, *, prefix: str) -> Iterator[Message]:
         top, count = os.path.join(self.root, b"objects"), 0
-        for directory, _, names in os.walk(top):
+        for directory, _, names in os.walk(top, onerror=give_up):
             for name in names:
                 path = os.path.join(directory, name)
                 key = quote_from_bytes(os.path.relpath(path, top), safe="/")
@@ -107,7 +111,7 @@ class Archive:
                     yield {"key": key, "size": os.path.getsize(path)}
         yield {"ok": True, "count": count}
 
-    def check(self) -> Iterator[dict]:
+    def check(self) -> Iterator[Message]:
         mounted = os.path.isdir(os.path.join(self.root, b"objects"))
         yield {"fine": mounted, "text": os.fsdecode(self.root), "advice": "Mount it, or run `omero-archive init`."}
         yield {"ok": True}
@@ -119,18 +123,26 @@ class Archive:
 
     def present(self, key: str) -> bytes:
         place = self.place(b"objects", key)
-        if not os.path.isfile(place):
+        try:
+            is_file = stat.S_ISREG(os.lstat(place).st_mode)
+        except (FileNotFoundError, NotADirectoryError):  # any other error means that nothing is known
+            is_file = False
+        if not is_file:
             raise Refusal("missing", f"there is no {key}")
         return place
 
     def note(self, key: str, sha256: str) -> None:
         place = self.place(b"digests", key)
-        incoming = os.path.join(self.root, b"incoming", b"%d" % os.getpid())
-        Path(os.fsdecode(incoming)).write_text(sha256)
-        sync(incoming)
+        Path(os.fsdecode(self.incoming)).write_text(sha256)
+        sync(self.incoming)
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        os.replace(incoming, place)
+        os.replace(self.incoming, place)
         sync(os.path.dirname(place))
+
+
+def give_up(error: OSError) -> None:
+    """A directory that cannot be read would be left out of a listing, as if nothing were in it."""
+    raise error
 
 
 def digest_of(path: bytes) -> str | None:
@@ -158,8 +170,7 @@ def main() -> None:
             for message in getattr(archive, verb)(**request):
                 print(json.dumps({"id": number, **message}), flush=True)
         except Refusal as refusal:
-            kind, why = refusal.args
-            print(json.dumps({"id": number, "error": kind, "message": why}), flush=True)
+            print(json.dumps({"id": number, "error": refusal.args[0], "message": refusal.args[1]}), flush=True)
         except OSError as error:
             print(json.dumps({"id": number, "error": "unavailable", "message": str(error)}), flush=True)
 

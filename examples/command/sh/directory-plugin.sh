@@ -13,6 +13,7 @@ set -uf
 export LC_ALL=C
 objects=$1/objects
 incoming=$1/incoming
+temporary=$incoming/$(uname -n).$$ # several workers may be on several machines
 
 # The value of a field of the request, in $value.
 field() {
@@ -35,9 +36,26 @@ place() {
 say() { printf '{"id":%s,%s}\n' "$id" "$1"; }
 refuse() { say "\"error\":\"$1\",\"message\":\"$2\""; }
 
-# Whether $place is an object; answers itself if not.
+# Whether there is an object under a key, in $found: "yes", "no" only if the system says so, or "cannot tell".
+look() {
+    place "$1"
+    found=yes
+    [ -f "$place" ] && return
+    case $(ls -d -- "$place" 2>&1) in
+        *"No such file or directory" | *"Not a directory") found=no ;;
+        *) found="cannot tell" ;;
+    esac
+}
+
+# The same, and the answer if it is not there.
 is_there() {
-    [ -f "$place" ] || { refuse missing "there is no such object"; return 1; }
+    look "$1"
+    case $found in
+        yes) return 0 ;;
+        no) refuse missing "there is no such object" ;;
+        *) refuse unavailable "it cannot be looked at" ;;
+    esac
+    return 1
 }
 
 put() {
@@ -48,13 +66,12 @@ put() {
         put_again
         return
     fi
-    temporary=$incoming/$$
-    cp -- "$file" "$temporary" && sync -- "$temporary" || { refuse full "it could not be copied"; return; }
+    { cp -- "$file" "$temporary" && sync -- "$temporary"; } || { refuse failed "it could not be copied"; return; }
     arrived=$(sha256sum <"$temporary")
     [ "${arrived%% *}" = "$sha256" ] || { refuse failed "other bytes arrived"; return; }
     mkdir -p -- "${place%/*}" || { refuse failed "its directory could not be made"; return; }
     if ln -- "$temporary" "$place" 2>/dev/null; then # unlike mv it never replaces anything
-        sync -- "${place%/*}" && say '"ok":true,"was_there":false' || refuse failed "it could not be synced"
+        stored false
     else
         put_again
     fi
@@ -63,16 +80,25 @@ put() {
 
 put_again() {
     if cmp -s -- "$file" "$place"; then
-        sync -- "$place" "${place%/*}" && say '"ok":true,"was_there":true' || refuse failed "it could not be synced"
+        stored true
     else
         refuse exists "other content lies there"
     fi
 }
 
+# The answer when the object lies there; it must survive a crash of the machine now.
+stored() {
+    if sync -- "$place" "${place%/*}"; then
+        say "\"ok\":true,\"was_there\":$1"
+    else
+        refuse failed "it could not be synced"
+    fi
+}
+
 open() {
     field file; file=$value
-    field key; place "$value"
-    is_there || return
+    field key
+    is_there "$value" || return
     if cp -- "$place" "$file"; then
         say "\"ok\":true,\"size\":$(($(wc -c <"$place")))"
     else
@@ -83,12 +109,12 @@ open() {
 status() {
     all_keys
     for key in $keys; do
-        place "$key"
-        if [ -f "$place" ]; then
+        look "$key"
+        if [ "$found" = yes ]; then
             size=$(($(wc -c <"$place")))
             say "\"key\":\"$key\",\"present\":\"yes\",\"durable\":\"yes\",\"staged\":\"online\",\"size\":$size"
         else
-            say "\"key\":\"$key\",\"present\":\"no\",\"durable\":\"no\",\"staged\":\"offline\""
+            say "\"key\":\"$key\",\"present\":\"$found\",\"durable\":\"$found\",\"staged\":\"cannot tell\""
         fi
     done
     say '"ok":true'
@@ -97,15 +123,14 @@ status() {
 stage() {
     all_keys
     for key in $keys; do
-        place "$key"
-        is_there || return
+        is_there "$key" || return
     done
     say '"ok":true'
 }
 
 delete() {
-    field key; place "$value"
-    is_there || return
+    field key
+    is_there "$value" || return
     if rm -- "$place"; then
         rmdir -p -- "${place%/*}" 2>/dev/null # as far as they are empty
         mkdir -p -- "$objects"
@@ -117,9 +142,10 @@ delete() {
 
 list() {
     field prefix
-    # `find` prints "size ./path"; every key is one word, and a sed script with the prefix in it would need quoting.
-    find "$objects" -type f -printf '%s %P\n' | sed 's#%-/##g' | awk -v id="$id" -v prefix="$value" '
-        index($2, prefix) == 1 { count++; printf "{\"id\":%s,\"key\":\"%s\",\"size\":%s}\n", id, $2, $1 }
+    # Into a file first: a listing that broke off would look like a short one.
+    find "$objects" -type f -printf '%s %P\n' >"$temporary" || { refuse unavailable "it cannot be listed"; return; }
+    sed 's#%-/##g' "$temporary" | awk -v id="$id" -v prefix="$value" '
+        substr($2, 1, length(prefix)) == prefix { count++; printf "{\"id\":%s,\"key\":\"%s\",\"size\":%s}\n", id, $2, $1 }
         END { printf "{\"id\":%s,\"ok\":true,\"count\":%d}\n", id, count }'
 }
 
@@ -128,11 +154,12 @@ while read -r line; do
     field verb; verb=$value
     case $verb in
         hello) say '"ok":true,"version":1,"name":"a directory, by a shell"'; continue ;;
-        init) mkdir -p -- "$objects" "$incoming" && say '"ok":true' || refuse unavailable "$1 cannot be written"; continue ;;
+        init) mkdir -p -- "$objects" "$incoming" ;; # what went wrong is told below
     esac
     # A mount that is not there: then nothing is known of any object.
     [ -d "$objects" ] || { refuse unavailable "it is not mounted, or init was never run"; continue; }
     case $verb in
+        init) say '"ok":true' ;;
         put | open | status | stage | delete | list) "$verb" ;;
         check) say '"fine":true,"text":"the directory is there"'; say '"ok":true' ;;
         *) refuse unavailable "what is $verb?" ;;

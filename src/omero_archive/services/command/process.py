@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from omero_archive.services.command.protocol import MAX_LINE_BYTES, CommandFault
 
@@ -23,6 +24,7 @@ CLOSING_S = 5.0
 _DYING_S = 1.0  # how long to wait for the exit status of a command that closed its output
 _UNKILLABLE_S = 10.0  # a process that hangs in the kernel does not end even by SIGKILL
 _LAST_LINES = 5
+_NOTED_LINES = 20  # of what comes on stderr at once, 64 KiB, only so many lines go to the log
 
 
 class Child:
@@ -94,42 +96,43 @@ class Child:
             self._has_ended = not piece
         if self._in:
             raise CommandFault("spoke without being asked", bytes(self._in))
-        return not self._has_ended and not _readable(self._watch, 0)
+        is_deaf = _happens(self._stdin.fileno(), 0, 0)
+        return not (self._has_ended or is_deaf or _readable(self._watch, 0))
 
     def _turn(self, left_s: float) -> bool:
         """Wait for anything to happen and take it; False if nothing does. Raises `CommandFault` at its end."""
         waiting = select.poll()
-        waiting.register(self._stdout, select.POLLIN)
-        waiting.register(self._watch, select.POLLIN)
-        if not self._stderr.closed:
-            waiting.register(self._stderr, select.POLLIN)
-        if self._out:
-            waiting.register(self._stdin, select.POLLOUT)
-        events = {fd for fd, _ in waiting.poll(max(0.0, left_s) * 1000)}
+        for fd in (self._stdout, self._watch, *(() if self._stderr.closed else (self._stderr,))):
+            waiting.register(fd, select.POLLIN)
+        # Without `POLLOUT` too: that nobody reads it any more is always told.
+        waiting.register(self._stdin, select.POLLOUT if self._out else 0)
+        events = dict(waiting.poll(max(0.0, left_s) * 1000))
         if not self._stderr.closed and self._stderr.fileno() in events:
             self._hear()
-        if self._out and self._stdin.fileno() in events:
-            self._say()
+        # First what it said, then how it ended: an answer may be its last word.
         if self._stdout.fileno() in events:
             piece = os.read(self._stdout.fileno(), 1 << 16)
             if not piece:
-                self._has_ended = True
-                raise CommandFault("closed its output")
+                self._gone("closed its output")
             self._in += piece
         elif self._watch in events:
             # Its output may be held open by a child of its own; nobody answers any more.
-            self._has_ended = True
-            raise CommandFault("ended")
+            self._gone("ended")
+        elif events.get(self._stdin.fileno(), 0) & select.POLLERR:
+            self._gone("closed its input")
+        elif self._stdin.fileno() in events:
+            self._say()
         return bool(events)
+
+    def _gone(self, how: str) -> NoReturn:
+        self._has_ended = True
+        raise CommandFault(how)
 
     def _say(self) -> None:
         try:
             self._out = self._out[os.write(self._stdin.fileno(), self._out) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError as error:
-            self._has_ended = True
-            raise CommandFault("closed its input") from error
+        except (BlockingIOError, BrokenPipeError):
+            return  # the next look tells which
 
     # ---- its stderr
 
@@ -145,7 +148,7 @@ class Child:
         *lines, rest = bytes(self._errors).split(b"\n")
         # A line without end is cut: only so much of it is ever shown.
         self._errors = bytearray(rest[:MAX_LINE_BYTES])
-        for line in lines if piece else [*lines, rest]:
+        for line in (lines if piece else [*lines, rest])[-_NOTED_LINES:]:
             self._note(line.decode("utf-8", "backslashreplace"))
         self._errors_bytes += len(piece)
         if self._errors_bytes > MAX_STDERR_BYTES:
@@ -194,8 +197,13 @@ class Child:
 
 
 def _readable(fd: int, patience_s: float) -> bool:
+    return _happens(fd, select.POLLIN, patience_s)
+
+
+def _happens(fd: int, what: int, patience_s: float) -> bool:
+    """Whether that, an error, or a hang-up happens to a descriptor in time."""
     waiting = select.poll()
-    waiting.register(fd, select.POLLIN)
+    waiting.register(fd, what)
     return bool(waiting.poll(patience_s * 1000))
 
 

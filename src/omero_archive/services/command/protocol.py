@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from omero_archive.errors import (
     ArchiveError,
@@ -94,10 +94,16 @@ class Failure(Message):
     message: str
 
 
+def _true(claim: bool) -> bool:
+    if not claim:
+        raise ValueError("ok is not true")
+    return claim
+
+
 class Done(Message):
     """It did what it was asked."""
 
-    ok: Literal[True]
+    ok: Annotated[bool, AfterValidator(_true)]  # not `Literal[True]`, which 1 is too
 
 
 class Hello(Done):
