@@ -101,7 +101,7 @@ class Archive:
         yield {"ok": True}
 
     def list(self, *, prefix: str) -> Iterator[Message]:
-        top, count = os.path.join(self.root, b"objects"), 0
+        top, count = self.tree(b"objects"), 0
         for directory, _, names in os.walk(top, onerror=give_up):
             for name in names:
                 path = os.path.join(directory, name)
@@ -112,14 +112,21 @@ class Archive:
         yield {"ok": True, "count": count}
 
     def check(self) -> Iterator[Message]:
-        mounted = os.path.isdir(os.path.join(self.root, b"objects"))
-        yield {"fine": mounted, "text": os.fsdecode(self.root), "advice": "Mount it, or run `omero-archive init`."}
+        advice = "Mount it, or run `omero-archive init`."
+        try:
+            yield {"fine": True, "text": f"{os.fsdecode(self.tree(b'objects'))} is there"}
+        except Refusal as refusal:
+            yield {"fine": False, "text": refusal.args[1], "advice": advice}
         yield {"ok": True}
 
-    def place(self, tree: bytes, key: str) -> bytes:
-        if not os.path.isdir(os.path.join(self.root, b"objects")):  # then nothing is known of any object
+    def tree(self, name: bytes) -> bytes:
+        top = os.path.join(self.root, name)
+        if not os.path.isdir(top):  # then nothing is known of any object
             raise Refusal("unavailable", f"{os.fsdecode(self.root)} is not mounted, or `init` was never run")
-        return os.path.join(self.root, tree, unquote_to_bytes(key))
+        return top
+
+    def place(self, tree: bytes, key: str) -> bytes:
+        return os.path.join(self.tree(tree), unquote_to_bytes(key))
 
     def present(self, key: str) -> bytes:
         place = self.place(b"objects", key)
