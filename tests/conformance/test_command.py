@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +146,7 @@ def test_an_example_that_is_killed_in_mid_put_stores_whole_objects_only(
     service: CommandService = request.getfixturevalue(which)
     content = os.urandom(8 << 20)
     (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1:]
-    killer = subprocess.Popen(["sh", "-c", f"sleep 0.02; kill -9 -- -{child}"])
+    killer = subprocess.Popen(["sh", "-c", f"sleep 0.02; kill -9 -{child}"])
     with open(os.pidfd_open(int(child))) as watch:
         with suppress(ServiceUnavailable):
             service.put(A, reader(content), None)
