@@ -7,12 +7,11 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from suite import A, B, ServiceConformance, SteppedReader, content_of, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -29,8 +28,13 @@ from omero_archive.errors import (
 from omero_archive.model import Key, ServiceName
 from omero_archive.service import Answer, Location, Service, Staged
 from omero_archive.services.command import CommandService, protocol
+from omero_archive.testing.conformance import Bench
+from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 
 TAPE = ServiceName("tape")
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "command"
 SCRIPTED = r"""
 import json, os, sys
@@ -91,16 +95,47 @@ def python(make: Make, tmp_path: Path) -> CommandService:
     return service
 
 
-class TestPythonExample(ServiceConformance):
+@pytest.fixture
+def tape(make: Make, tmp_path: Path) -> CommandService:
+    """The Python example, whose objects are offline until they were staged."""
+    command = [sys.executable, str(Path(__file__).with_name("tape_command.py"))]
+    options = {"directory": str(tmp_path / "archive")}
+    service = make(command=command, digests=["sha256"], needs_staging=True, options=options)
+    service.initialise()
+    return service
+
+
+@contextmanager
+def unmounted(tmp_path: Path) -> Iterator[None]:
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    yield
+    (tmp_path / "elsewhere").rename(tmp_path / "archive")
+
+
+class Example(ServiceConformance):
+    """What the examples have in common: their directory can be away."""
+
+    @pytest.fixture
+    def bench(self, service: Service, tmp_path: Path) -> Bench:
+        return bench_for(service, cut_off=lambda: unmounted(tmp_path))
+
+
+class TestPythonExample(Example):
     @pytest.fixture
     def service(self, python: CommandService) -> Service:
         return python
 
 
-class TestShellExample(ServiceConformance):
+class TestShellExample(Example):
     @pytest.fixture
     def service(self, shell: CommandService) -> Service:
         return shell
+
+
+class TestTape(Example):
+    @pytest.fixture
+    def service(self, tape: CommandService) -> Service:
+        return tape
 
 
 def spooled(tmp_path: Path) -> list[Path]:
@@ -123,19 +158,18 @@ def test_an_example_whose_directory_is_not_mounted_knows_of_no_object_that_it_is
 ) -> None:
     service: CommandService = request.getfixturevalue(which)
     service.put(A, reader(b"bytes"), None)
-    (tmp_path / "archive").rename(tmp_path / "elsewhere")
-    for ask in (
-        lambda: service.status([A]),
-        lambda: service.list(""),
-        lambda: service.open(A),
-        lambda: service.delete(A),
-        lambda: service.stage([A]),
-        lambda: service.put(B, reader(b"x"), None),
-    ):
-        with pytest.raises(ServiceUnavailable, match="not mounted"):
-            ask()
-    assert not all(finding.is_fine for finding in service.check())
-    (tmp_path / "elsewhere").rename(tmp_path / "archive")
+    with unmounted(tmp_path):
+        for ask in (
+            lambda: service.status([A]),
+            lambda: service.list(""),
+            lambda: service.open(A),
+            lambda: service.delete(A),
+            lambda: service.stage([A]),
+            lambda: service.put(B, reader(b"x"), None),
+        ):
+            with pytest.raises(ServiceUnavailable, match="not mounted"):
+                ask()
+        assert not all(finding.is_fine for finding in service.check())
     assert content_of(service, A) == b"bytes"
 
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from suite import A
 
 from omero_archive.errors import ServiceUnavailable
 from omero_archive.model import Key, ServiceName
@@ -119,6 +118,7 @@ IN_STATUS = {
     "it floods stderr with lines": ("yes >&2", "bytes to stderr"),
 }
 
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
 Make = Callable[..., CommandService]
 
 

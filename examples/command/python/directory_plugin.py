@@ -75,7 +75,9 @@ class Archive:
         for key in keys:
             try:
                 size = os.path.getsize(self.present(key))
-            except Refusal:
+            except Refusal as refusal:
+                if refusal.args[0] != "missing":
+                    raise
                 yield {"key": key, "present": "no", "durable": "no", "staged": "offline"}
                 continue
             fields = {"key": key, "present": "yes", "staged": "online", "size": size}
@@ -96,8 +98,9 @@ class Archive:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.place(b"digests", key))
         os.unlink(place)
-        with contextlib.suppress(OSError):  # the directory is not empty
-            os.removedirs(os.path.dirname(place))
+        with contextlib.suppress(OSError):  # a directory is not empty
+            while (place := os.path.dirname(place)) != self.tree(b"objects"):
+                os.rmdir(place)
         yield {"ok": True}
 
     def list(self, *, prefix: str) -> Iterator[Message]:
@@ -168,8 +171,7 @@ def sync(path: bytes) -> None:
         os.close(fd)
 
 
-def main() -> None:
-    archive = Archive()
+def serve(archive: Archive) -> None:
     for line in sys.stdin:  # its end is the end of this program
         request = json.loads(line)
         number, verb = request.pop("id"), request.pop("verb")
@@ -183,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Archive())

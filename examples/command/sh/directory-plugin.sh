@@ -132,8 +132,8 @@ delete() {
     field key
     is_there "$value" || return
     if rm -- "$place"; then
-        rmdir -p -- "${place%/*}" 2>/dev/null # as far as they are empty
-        mkdir -p -- "$objects"
+        above=.${place#"$objects"}
+        (cd "$objects" && rmdir -p -- "${above%/*}" 2>/dev/null) # as far as they are empty
         say '"ok":true'
     else
         refuse unavailable "it could not be deleted"
