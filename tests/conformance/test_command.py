@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -550,3 +551,42 @@ def test_wrong_settings_are_refused_naming_the_key_and_no_secret(settings: dict[
         CommandService.from_settings(TAPE, table, clock=no_clock)
     assert "services.tape." in str(raised.value)
     assert "s3cr3t" not in str(raised.value)
+
+
+# ---- the page of the protocol
+
+
+PAGE = (EXAMPLES.parents[1] / "docs" / "reference" / "command-protocol.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\n([<>] .*?)```", PAGE, re.DOTALL)
+
+
+def in_full(line: str) -> bytes:
+    """A line of the page, with the digests that it shortens."""
+    return line.replace("4b3a…", "4b3a" * 8).replace("2770…", "2770" * 16).encode()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_example_of_the_page_is_a_message(block: str) -> None:
+    verbs: dict[int, protocol.Verb] = {2: protocol.PUT, 3: protocol.PUT}
+    for line in block.splitlines():
+        fields = json.loads(line[2:])
+        if line.startswith(">"):
+            verb = next(each for each in protocol.VERBS if each.name == fields["verb"])
+            verbs[fields["id"]] = verb
+            rest = {name: value for name, value in fields.items() if name not in ("id", "verb")}
+            told = protocol.request(fields["id"], verb, rest).decode().replace("\\u2026", "…")
+            assert line == f"> {told.strip()}"
+        else:
+            protocol.parse(in_full(line[2:]), fields["id"], verbs[fields["id"]])
+
+
+def test_the_page_tells_the_errors_of_every_verb() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", PAGE, re.MULTILINE)
+    told = {verb: set(re.findall(r"`(\w+)`", kinds)) for verb, kinds in rows}
+    for verb in protocol.VERBS:
+        assert told[verb.name] == {kind.value for kind in verb.kinds}, verb.name
+
+
+def test_the_page_tells_what_each_error_is_here() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| `(\w+)` \|", PAGE, re.MULTILINE))
+    assert rows == {kind.value: error.__name__ for kind, error in protocol.ERRORS.items()}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ GOOD = "hello; while next; do status; ok; done"
 
 IN_HELLO = {
     "it dies": ("exit 3", "ended with status 3"),
-    "it hangs": ("sleep 100", "said nothing for 0.3 s"),
+    "it hangs": ("sleep 100", "said nothing for 0.5 s"),
     "it says rubbish": ("echo Usage: tape [-v]", "no JSON"),
     "it speaks another version": ("""say '"ok":true,"version":2,"name":"x"'""", "version 2"),
     "it has no name": ("""say '"ok":true,"version":1,"name":""'""", "no message at this place"),
@@ -51,10 +52,10 @@ IN_STATUS = {
     "it dies in mid-line": (r"""printf '{"id":'; exit 0""", "ended with status 0"),
     "it dies after half an answer": ("status; exit 4", "ended with status 4"),
     "it dies and its child lives": ("sleep 100 & exit 5", "ended with status 5"),
-    "it hangs": ("sleep 100", "said nothing for 0.3 s"),
-    "it hangs in mid-line": (r"""printf '{"id":'; sleep 100""", "said nothing for 0.3 s"),
-    "it hangs after half an answer": ("status; sleep 100", "said nothing for 0.3 s"),
-    "it is stopped": ("kill -STOP $$", "said nothing for 0.3 s"),
+    "it hangs": ("sleep 100", "said nothing for 0.5 s"),
+    "it hangs in mid-line": (r"""printf '{"id":'; sleep 100""", "said nothing for 0.5 s"),
+    "it hangs after half an answer": ("status; sleep 100", "said nothing for 0.5 s"),
+    "it is stopped": ("kill -STOP $$", "said nothing for 0.5 s"),
     "it says rubbish": ("echo all fine", "no JSON: all fine"),
     "it says nothing in a line": ("echo", "no JSON"),
     "it says no text": (r"printf '\377\376\n'", "no JSON"),
@@ -202,7 +203,7 @@ def expect_fault_then_restart(service: CommandService, told: str) -> None:
 @pytest.mark.parametrize("fault", IN_STATUS)
 def test_a_fault_in_an_answer_is_a_clear_error_and_the_command_is_restarted(make: Make, fault: str) -> None:
     script, told = IN_STATUS[fault]
-    timeout = {"timeout": "300ms"} if "0.3 s" in told else {}
+    timeout = {"timeout": "500ms"} if "0.5 s" in told else {}
     service = make(f"hello; next; if first; then {script}; fi; while :; do status; ok; next; done", **timeout)
     expect_fault_then_restart(service, told)
 
@@ -210,15 +211,15 @@ def test_a_fault_in_an_answer_is_a_clear_error_and_the_command_is_restarted(make
 @pytest.mark.parametrize("fault", IN_HELLO)
 def test_a_fault_in_the_handshake_is_a_clear_error_and_the_command_is_restarted(make: Make, fault: str) -> None:
     script, told = IN_HELLO[fault]
-    timeout = {"start_timeout": "300ms"} if "0.3 s" in told else {}
+    timeout = {"start_timeout": "500ms"} if "0.5 s" in told else {}
     service = make(f"if first; then {script}; next; next; else {GOOD}; fi", **timeout)
     expect_fault_then_restart(service, told)
 
 
 def test_a_command_that_reads_nothing_is_ended_when_the_time_is_over(make: Make) -> None:
     many = [Key(f"{'x' * 200}{number}") for number in range(400)]
-    service = make("hello; sleep 100", timeout="300ms")
-    with pytest.raises(ServiceUnavailable, match=r"said nothing for 0\.3 s"):
+    service = make("hello; sleep 100", timeout="500ms")
+    with pytest.raises(ServiceUnavailable, match=r"said nothing for 0\.5 s"):
         service.status(many)  # more than a pipe takes
 
 
@@ -302,8 +303,8 @@ def test_a_command_that_spoke_between_two_questions_is_not_believed(make: Make, 
 
 def test_progress_keeps_a_slow_command_alive(make: Make) -> None:
     part = """say "\\"progress\\":\\"$part of 4\\"\""""
-    slow = f"hello; next; for part in 1 2 3 4; do sleep 0.3; {part}; done; status; ok; next"
-    assert is_fine(make(slow, timeout="1s"))
+    slow = f"hello; next; for part in 1 2 3 4; do sleep 0.5; {part}; done; status; ok; next"
+    assert is_fine(make(slow, timeout="1500ms"))
 
 
 # ---- its end
@@ -351,9 +352,16 @@ def test_closing_ends_a_command_that_does_not_end_by_itself(make: Make, monkeypa
 
 
 def test_what_interrupts_us_ends_the_command_so_that_no_late_answer_is_taken_for_another(make: Make) -> None:
-    service = make("hello; next; if first; then kill -INT $PPID; sleep 100; fi; while :; do status; ok; next; done")
-    with pytest.raises(KeyboardInterrupt):
-        service.status([Key("a")])
+    def interrupted(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    service = make("hello; next; if first; then kill -USR1 $PPID; sleep 100; fi; while :; do status; ok; next; done")
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            service.status([Key("a")])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert is_fine(service)
 
 

@@ -23,6 +23,7 @@ CLOSING_S = 5.0
 
 _DYING_S = 1.0  # how long to wait for the exit status of a command that closed its output
 _UNKILLABLE_S = 10.0  # a process that hangs in the kernel does not end even by SIGKILL
+_LONGEST_S = 86400.0  # `poll` takes no longer times than some weeks
 _LAST_LINES = 5
 _NOTED_LINES = 20  # of what comes on stderr at once, 64 KiB, only so many lines go to the log
 
@@ -56,7 +57,12 @@ class Child:
             )
         except (OSError, ValueError) as error:
             raise CommandFault(f"could not be started: {getattr(error, 'strerror', None) or error}") from error
-        self._watch = os.pidfd_open(self._process.pid)
+        try:
+            self._watch = os.pidfd_open(self._process.pid)
+        except OSError as error:
+            self._process.kill()
+            self._process.communicate()
+            raise CommandFault(f"could not be watched: {error.strerror}") from error
         assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018
         self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
         for pipe in (self._stdin, self._stdout, self._stderr):
@@ -77,7 +83,7 @@ class Child:
             looked = len(self._in)
             if looked > MAX_LINE_BYTES:
                 raise CommandFault(f"wrote a line longer than {MAX_LINE_BYTES} bytes")
-            if not self._turn(until - time.monotonic()):
+            if not self._turn(until - time.monotonic()) and time.monotonic() >= until:
                 raise CommandFault(f"said nothing for {silence_s:g} s")
         line = bytes(self._in[:end])
         del self._in[: end + 1]
@@ -106,7 +112,7 @@ class Child:
             waiting.register(fd, select.POLLIN)
         # Without `POLLOUT` too: that nobody reads it any more is always told.
         waiting.register(self._stdin, select.POLLOUT if self._out else 0)
-        events = dict(waiting.poll(max(0.0, left_s) * 1000))
+        events = dict(waiting.poll(min(max(0.0, left_s), _LONGEST_S) * 1000))
         if not self._stderr.closed and self._stderr.fileno() in events:
             self._hear()
         # First what it said, then how it ended: an answer may be its last word.

@@ -38,6 +38,9 @@ MAX_KEYS = 1000
 MAX_KEYS_BYTES = 64 << 10
 """How many keys one request names at most, and how long they are together; one key may be longer."""
 
+_ENCODED = re.compile(r"(?:[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})+")
+_NO_KEY = re.compile(rb"\0|(?:\A|/)\.{0,2}(?:/|\Z)")  # an empty component, or one of dots
+
 _SHOWN = 500  # characters of a command's text that are repeated to people
 
 
@@ -221,7 +224,7 @@ def parse(line: bytes, number: int, verb: Verb) -> Message:
 
 def _fields(line: bytes) -> dict[str, object]:
     try:
-        found = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
+        found = _STRICT.decode(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CommandFault("wrote a line that is no JSON", line) from error
     if not isinstance(found, dict):
@@ -238,6 +241,9 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse(constant: str) -> object:
     raise ValueError(f"{constant} is no JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_refuse)
 
 
 def _kind_of(fields: Mapping[str, object], verb: Verb) -> type[Message]:
@@ -266,10 +272,10 @@ def encoded(key: str) -> str:
 
 def decoded(text: str) -> Key:
     """The key that a command named. Raises `CommandFault` for what is none."""
-    if not re.fullmatch(r"(?:[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})+", text):
+    if not _ENCODED.fullmatch(text):
         raise CommandFault("named a key that is not percent-encoded", text)
-    raw = unquote_to_bytes(text)
-    if b"\0" in raw or any(part in (b"", b".", b"..") for part in raw.split(b"/")):
+    raw = unquote_to_bytes(text) if "%" in text else text.encode()
+    if _NO_KEY.search(raw):
         raise CommandFault("named a key that cannot be one", text)
     return Key(os.fsdecode(raw))
 

@@ -29,9 +29,11 @@ from omero_archive.service import (
     Answer,
     Capabilities,
     Finding,
+    Incoming,
     Listed,
     Location,
     ObjectStatus,
+    Outcome,
     Receipt,
     Service,
     Staged,
@@ -82,23 +84,41 @@ class CommandService(Service):
     # ---- storing and reading
 
     def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
+        with self._spool() as (tree, bench):
+            return self._store(tree, bench.slot(0), Incoming(key=key, reader=reader, expected=expected))
+
+    def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
+        """One after the other, as `put` does, but the spool is made ready once."""
+        with self._spool() as (tree, bench):
+            slot = bench.slot(0)
+            for incoming in group:
+                try:
+                    receipt = self._store(tree, slot, incoming)
+                except ArchiveError as error:
+                    yield Outcome(key=incoming.key, error=error)
+                else:
+                    yield Outcome(key=incoming.key, receipt=receipt)
+                tree.drop_temporary(slot)
+
+    def _store(self, tree: Tree, slot: str, incoming: Incoming) -> Receipt:
+        key, reader = incoming.key, incoming.reader
         name = protocol.encoded(key)
         kinds: list[str] = [kind for kind in self._settings.digests if kind != "sha256"]
         digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
-        with self._spool() as (tree, slot):
-            written = write_temporary(_Spooled(reader, list(digests.values())), tree, slot)
-            fixity = reader.fixity
-            if written != fixity.size_bytes or expected not in (None, fixity):
-                raise FixityMismatch(f"{self._name}: {key} came with other bytes than expected; nothing was stored.")
-            taken = {kind: digest.hexdigest() for kind, digest in digests.items()}
-            fields = {"key": name, "file": _file(tree, slot), "size": written, "sha256": fixity.sha256, **taken}
-            stored = self._talk.ask(protocol.PUT, fields)
+        written = write_temporary(_Spooled(reader, list(digests.values())), tree, slot)
+        fixity = reader.fixity
+        if written != fixity.size_bytes or incoming.expected not in (None, fixity):
+            raise FixityMismatch(f"{self._name}: {key} came with other bytes than expected; nothing was stored.")
+        taken = {kind: digest.hexdigest() for kind, digest in digests.items()}
+        fields = {"key": name, "file": _file(tree, slot), "size": written, "sha256": fixity.sha256, **taken}
+        stored = self._talk.ask(protocol.PUT, fields)
         assert isinstance(stored, Stored)  # noqa: S101 - and below: `parse` has seen to it
         return Receipt(key=key, size_bytes=written, was_there=stored.was_there, digests=taken)
 
     def open(self, key: Key, offset: int = 0) -> BinaryIO:
         name = protocol.encoded(key)
-        with self._spool() as (tree, slot):
+        with self._spool() as (tree, bench):
+            slot = bench.slot(0)
             fetched = self._talk.ask(protocol.OPEN, {"key": name, "file": _file(tree, slot)})
             assert isinstance(fetched, Fetched)  # noqa: S101
             place = temporary_of(slot)
@@ -115,11 +135,11 @@ class CommandService(Service):
         return Reading(fd)
 
     @contextmanager
-    def _spool(self) -> Iterator[tuple[Tree, str]]:
-        """A place for one file, gone at the end; what a killed process left goes with the next."""
+    def _spool(self) -> Iterator[tuple[Tree, Workbench]]:
+        """Places for files, gone at the end; what a killed process left goes with the next."""
         try:
             with Tree(self._settings.spool) as tree, Workbench(tree, SPOOL) as bench:
-                yield tree, bench.slot(0)
+                yield tree, bench
         except OSError as error:
             raise translated(error, f"{self._name}: the spool {self._settings.spool}") from error
 
@@ -187,7 +207,7 @@ class CommandService(Service):
         self._talk.ask(protocol.DELETE, {"key": protocol.encoded(key)})
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        """It is held in memory, about 400 bytes for each object: the command lists in any order."""
+        """It is held in memory, about 200 bytes for each object: the command lists in any order."""
         found: dict[Key, int] = {}
 
         def take(said: Message) -> None:
