@@ -10,6 +10,7 @@ before anything is connected to; the two are compared at each start.
 """
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -230,6 +231,11 @@ class CommandService(Service):
     def locate(self, key: Key) -> Location | None:
         path = self._settings.path
         return None if path is None else Location(root=path, relative=key)
+
+    def place(self) -> str:
+        """The same program that is told the same stores in the same place; of others nothing is known."""
+        told = (list(self._settings.command), dict(self._settings.options), dict(self._settings.environment))
+        return "command:" + " ".join(json.dumps(part, sort_keys=True) for part in told)
 
     # ---- whether it is in order
 
