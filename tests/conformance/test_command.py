@@ -244,11 +244,10 @@ def test_nothing_is_started_before_it_is_asked_and_capabilities_are_those_of_the
 
 
 def test_the_same_command_told_the_same_is_the_same_place(make: Make) -> None:
-    one, same = (
-        make(command=["/bin/a", "x"], options={"b": 1, "a": 2}),
-        make(command=["/bin/a", "x"], options={"a": 2, "b": 1}),
-    )
-    others = make(command=["/bin/a"]), make(command=["/bin/a", "x"]), make(command=["/bin/a", "x"], options={"a": 2})
+    command = ["/bin/a", "x"]
+    one = make(command=command, options={"b": 1, "a": 2})
+    same = make(command=command, options={"a": 2, "b": 1})
+    others = make(command=["/bin/a"]), make(command=command), make(command=command, options={"a": 2})
     assert one.place() == same.place()
     assert len({one.place(), *(other.place() for other in others)}) == 4
 

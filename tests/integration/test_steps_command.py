@@ -1,4 +1,4 @@
-"""A command as the archive of a site: the whole way of a fileset, with objects that are offline until they are staged."""
+"""A command as the archive of a site: the whole way of a fileset, whose copies are offline until they are staged."""
 
 import sys
 from pathlib import Path
@@ -56,10 +56,14 @@ def test_a_fileset_goes_to_a_command_and_back(taped: Facility) -> None:
     assert facility.is_as_before("ics")
 
 
-def test_a_command_that_is_gone_moves_nothing(taped: Facility) -> None:
-    taped.archive("ics")
-    (taped.demo.directory / "library").rename(taped.demo.directory / "elsewhere")
-    taped.clock.advance(days=1)
-    result = taped.work()
-    assert result.damaged == 0
+def test_while_an_archive_behind_a_command_is_away_copies_wait_for_it(taped: Facility) -> None:
+    library = taped.demo.directory / "library"
+    library.rename(taped.demo.directory / "elsewhere")
+    taped.add("ics")
+    assert taped.work().damaged == 0
+    assert set(taped.copy_states("ics").values()) == {CopyState.PENDING}
+    assert all("not mounted" in error for error in taped.errors("ics"))
+    (taped.demo.directory / "elsewhere").rename(library)
+    taped.clock.advance(hours=1)
+    taped.work()
     assert set(taped.copy_states("ics").values()) == {CopyState.DURABLE}
