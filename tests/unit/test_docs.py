@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omero_archive import errors
+from omero_archive.services.command import CommandSettings
 from omero_archive.services.directory import DirectorySettings
 from omero_archive.settings import (
     ArchiveSettings,
@@ -39,6 +40,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "archive": ArchiveSettings,
     "services.NAME": CommonSettings,
     'services.NAME type = "directory"': DirectorySettings,
+    'services.NAME type = "command"': CommandSettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,
@@ -200,7 +202,7 @@ def _is_told(told: str, field: FieldInfo) -> bool:
         return told == "required"
     code = re.fullmatch(r"`(.*)`", told)
     match field.default:
-        case None | ():
+        case None | () | {}:
             return told != "required"  # told in words: none, no limit, another key
         case timedelta() as duration:
             return code is not None and parse_duration(code[1].strip('"')) == duration
