@@ -25,6 +25,7 @@ class Stub:
     def come_back(self) -> os.stat_result:
         """Fill the file again and let its readers in; what `fstat` says of it then."""
         before = os.fstat(self._fd)
+        os.lseek(self._fd, 0, os.SEEK_SET)
         with self._tape.open("rb") as kept, os.fdopen(os.dup(self._fd), "r+b") as stub:
             shutil.copyfileobj(kept, stub)
         os.utime(self._fd, ns=(before.st_atime_ns, before.st_mtime_ns))
