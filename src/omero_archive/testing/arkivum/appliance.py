@@ -4,6 +4,7 @@ A file's life begins anew whenever it changes (its ctime). All times are the app
 since the epoch.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -82,6 +83,7 @@ class Recall:
     requested: float
     due: float
     mode: str = ""
+    is_done: bool = False  # it brought the bytes once, and brings none again
 
     def status(self, now: float) -> str:
         if now < self.due or self.mode == "for ever":
@@ -139,17 +141,10 @@ class Appliance:
         """What is known of a path, known or not yet; None if nothing lies there."""
         with self.lock:
             try:
-                found = os.lstat(self._on_mount(path))
-            except OSError:
+                return self._look(path)
+            except OSError:  # it went, perhaps while we looked
                 self._forget(path)
                 return None
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-                return None
-            known = self._known.get(path)
-            if known is None or (known.stub is None and not _is_same(known, found)):
-                known = self._known[path] = self._new(path, found)
-            self._go_on(known)
-            return known
 
     def entry(self, path: bytes) -> Record | None:
         """What the appliance admits to know: nothing before the quiet time is over."""
@@ -186,7 +181,8 @@ class Appliance:
             if not record.is_local or record.ingest_state(self.now(), self.pace) != "FINAL":
                 return False
             path = self._on_mount(record.path)
-            record.stub = leave(path, self._on_tape(record.path), with_lease=self.has_leases)
+            with contextlib.suppress(FileNotFoundError):
+                record.stub = leave(path, self._on_tape(record.path), with_lease=self.has_leases)
             if record.stub is not None:
                 _remember(record, os.lstat(path))
             return record.stub is not None
@@ -206,11 +202,9 @@ class Appliance:
         with self.lock:
             now = self.now()
             for recall in self.recalls.values():
-                if recall.status(now) == "Completed" and not recall.mode and recall.file.stub is not None:
-                    _remember(recall.file, recall.file.stub.come_back())
-                    recall.file.stub = None
-                    recall.file.is_awaited = False
-                    recall.file.cleared_not_before = recall.due + self.pace.autoclear
+                if recall.status(now) == "Completed" and not recall.mode and not recall.is_done:
+                    recall.is_done = True
+                    self._bring_back(recall)
             coming = {r.file.id for r in self.recalls.values() if not r.mode and r.status(now) == "Scheduled"}
             for record in self._known.values():
                 if record.stub is not None and not record.is_awaited and record.stub.is_wanted:
@@ -240,6 +234,19 @@ class Appliance:
 
     # ---- the inside
 
+    def _look(self, path: bytes) -> Record | None:
+        found = os.lstat(self._on_mount(path))
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return None
+        known = self._known.get(path)
+        if known is not None and not _is_same(known, found):
+            self._forget(path)
+            known = None
+        if known is None:
+            known = self._known[path] = self._new(path, found)
+        self._go_on(known)
+        return known
+
     def _new(self, path: bytes, found: os.stat_result) -> Record:
         record = Record(
             id=str(uuid.uuid4()),
@@ -261,6 +268,14 @@ class Appliance:
         if record.md5 is None and record.ingest_state(self.now(), self.pace) == "FINAL":
             record.md5 = _md5(self._on_mount(record.path))
 
+    def _bring_back(self, recall: Recall) -> None:
+        record = recall.file
+        if record.stub is not None:
+            _remember(record, record.stub.come_back())
+            record.stub = None
+            record.is_awaited = False
+            record.cleared_not_before = recall.due + self.pace.autoclear
+
     def _is_due(self, record: Record) -> bool:
         if record.is_directory:
             return False
@@ -271,6 +286,7 @@ class Appliance:
         known = self._known.pop(path, None)
         if known is not None and known.stub is not None:
             known.stub.close()
+            known.stub = None
             self._on_tape(path).unlink(missing_ok=True)
 
     def _paths(self) -> Iterator[bytes]:
@@ -287,9 +303,11 @@ class Appliance:
 
 
 def _is_same(record: Record, found: os.stat_result) -> bool:
-    return record.is_directory == stat.S_ISDIR(found.st_mode) and (
-        record.is_directory or record.identity == (found.st_ino, found.st_ctime_ns)
-    )
+    """Whether nobody changed it since. Nobody can change what is on tape: a new mode or name is none of its bytes."""
+    inode, ctime_ns = record.identity
+    if record.is_directory or stat.S_ISDIR(found.st_mode):
+        return record.is_directory and stat.S_ISDIR(found.st_mode)
+    return found.st_ino == inode and (record.stub is not None or found.st_ctime_ns == ctime_ns)
 
 
 def _remember(record: Record, found: os.stat_result) -> None:

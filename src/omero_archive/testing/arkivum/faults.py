@@ -20,8 +20,8 @@ class Fault(BaseModel):
     path: str | None = None  # as the appliance's own paths, with its slash
     times: int | None = None
 
-    status: int | None = None  # this status and an empty body instead of an answer
-    body: str | None = None  # this text instead of the answer's, as it is
+    status: int | None = None  # this status instead of an answer, with an empty body or `body`
+    body: str | None = None  # this text instead of the answer's, as it is, with `status` or 200
     set: dict[str, JsonValue] = {}  # these keys of each file in the answer have these values
     without: tuple[str, ...] = ()  # these keys are not there
     is_text: bool = False  # texts instead of types: `"true"`, `"10 bytes"`, `MD5checksum`, as older versions answer

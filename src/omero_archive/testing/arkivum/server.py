@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -9,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from pydantic import JsonValue, ValidationError
@@ -265,7 +266,8 @@ class _Connection(BaseHTTPRequestHandler):
             encoding = fault.encoding or encoding
         body = _encoded(document, encoding)
         for fault in faults:
-            body = body if fault.body is None else fault.body.encode()
+            if fault.body is not None:
+                status, body = fault.status or 200, fault.body.encode()
         self._send(status, body)
 
     def _send(self, status: int, body: bytes) -> None:
@@ -296,9 +298,10 @@ class ApplianceServer(ThreadingHTTPServer):
         self._ticker.join()
         self.endpoints.appliance.close()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no failure of ours."""
-        del request, client_address
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no failure of ours; anything else is shown."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def _tick(self) -> None:
         """Let recalls go on and waiting readers be seen; now and then look at the whole mount."""
