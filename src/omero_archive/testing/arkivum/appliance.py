@@ -132,6 +132,13 @@ class Appliance:
             self.scan()
             self.tick()
 
+    def run_at(self, speed: float) -> None:
+        """From now on so many seconds pass in one."""
+        with self.lock:
+            self.scan()
+            real, now = time.time(), self.now()
+            self.speed, self._began, self._ahead = speed, real, now - real
+
     def _time_of(self, real: float) -> float:
         return real + (real - self._began) * (self.speed - 1) + self._ahead
 
@@ -219,6 +226,22 @@ class Appliance:
                 return False
             self._on_mount(path).unlink()
             self._forget(path)
+            return True
+
+    def damage(self, path: bytes) -> bool:
+        """Change the last byte of a file that has any and is here; the appliance does not notice."""
+        with self.lock:
+            record = self.look(path)
+            if record is None or not record.is_local or record.size_bytes == 0:
+                return False
+            with self._on_mount(path).open("r+b") as file:
+                before = os.fstat(file.fileno())
+                file.seek(-1, os.SEEK_END)
+                last = file.read(1)
+                file.seek(-1, os.SEEK_END)
+                file.write(bytes([last[0] ^ 1]))
+            os.utime(self._on_mount(path), ns=(before.st_atime_ns, before.st_mtime_ns))
+            _remember(record, os.lstat(self._on_mount(path)))
             return True
 
     def create_folder(self, path: bytes) -> None:

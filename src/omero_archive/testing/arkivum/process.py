@@ -18,7 +18,7 @@ class Simulator:
 
     def __init__(self, directory: Path, *options: str) -> None:
         command = (sys.executable, "-m", "omero_archive.testing.arkivum", "--dir", str(directory), *options)
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         said = dict(self._process.stdout.readline().rstrip("\n").partition(" ")[::2] for _ in range(3))
         if "folder" not in said:
@@ -35,6 +35,14 @@ class Simulator:
     def advance(self, seconds: float) -> None:
         """Let the appliance's time leap."""
         self._say("POST", "/clock", {"advance": seconds})
+
+    def run_at(self, speed: float) -> None:
+        """Let so many of the appliance's seconds pass in one."""
+        self._say("POST", "/clock", {"speed": speed})
+
+    def damage(self, path: str) -> bool:
+        """Change the last byte of a file behind the appliance's back; False if it is not there."""
+        return bool(self._say("POST", "/damage", {"path": path})["damaged"])
 
     def fault(self, **what: object) -> None:
         """Let something be wrong, see `faults.py`."""

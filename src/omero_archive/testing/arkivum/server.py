@@ -92,10 +92,15 @@ class Endpoints:
             case b"", "GET":
                 return Reply(status=200, document=self._state())
             case b"clock", "POST":
-                self.appliance.advance(float(given["advance"]))
+                if "speed" in given:
+                    self.appliance.run_at(float(given["speed"]))
+                self.appliance.advance(float(given.get("advance", 0)))
                 return Reply(status=200, document={"now": self.appliance.now()})
             case b"autoclear", "POST":
                 return Reply(status=200, document={"cleared": self._autoclear(given.get("path"))})
+            case b"damage", "POST":
+                path = self._below(os.fsencode(given["path"]).strip(b"/"))
+                return Reply(status=200, document={"damaged": path is not None and self.appliance.damage(path)})
             case b"fault", "POST":
                 self.faults.append(Fault.model_validate(given))
                 return Reply(status=200, document={"faults": len(self.faults)})
@@ -308,6 +313,9 @@ class ApplianceServer(ThreadingHTTPServer):
         turns = 0
         while not self._over.wait(0.05):
             turns += 1
+            if not self.endpoints.appliance.mount.is_dir():
+                self.shutdown()  # whoever kept us for a while has removed everything
+                return
             self.endpoints.appliance.tick()
             if turns % 20 == 0:
                 self.endpoints.appliance.scan()
