@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from suite import A, B, ServiceConformance, content_of, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -29,12 +29,16 @@ from omero_archive.errors import (
     SettingsError,
 )
 from omero_archive.model import Key, ServiceName
-from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged
 from omero_archive.services.arkivum import ArkivumService
 from omero_archive.testing.arkivum import Simulator
+from omero_archive.testing.conformance import Bench
+from omero_archive.testing.contents import content_of, reader, status_of
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 
 TAPE = ServiceName("tape")
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 CONTENT = b"what the microscope saw"
 MD5 = hashlib.md5(CONTENT).hexdigest()
 QUIET, FINAL, AMBER, GREEN, RECALL = 601, 901, 4502, 87302, 1000  # seconds, each a little later than it happens
@@ -80,6 +84,20 @@ class Site:
         self.simulator.advance(seconds)
         self.clock.ahead += timedelta(seconds=seconds)
 
+    def take_offline(self, key: Key) -> None:
+        """A file's bytes are on tape only."""
+        self.pass_by(GREEN)
+        assert self.simulator.autoclear(self.at(key)) == 1
+
+    @contextmanager
+    def unmounted(self) -> Iterator[None]:
+        """The mount point is empty."""
+        elsewhere = self.path.rename(self.path.with_name(f"{self.path.name} elsewhere"))
+        self.path.mkdir()
+        yield
+        self.path.rmdir()
+        elsewhere.rename(self.path)
+
     def reads_while_offline(self) -> int:
         count = self.simulator.state()["reads_while_offline"]
         assert isinstance(count, int)
@@ -120,20 +138,36 @@ class TestArkivum(ServiceConformance):
     def service(self, site: Site) -> Service:
         return site.service()
 
+    @pytest.fixture
+    def bench(self, service: Service, site: Site) -> Bench:
+        return bench_for(
+            service,
+            make_readable=lambda keys: site.pass_by(RECALL),
+            make_durable=lambda keys: site.pass_by(GREEN),
+            take_offline=site.take_offline,
+            cut_off=site.unmounted,
+        )
 
-class TestArkivumThatTookAllIn(ServiceConformance):
-    """The same contract where the appliance knows every object the moment it is there, FINAL, amber and local."""
+
+class TestArkivumThatKnowsAllAtOnce(ServiceConformance):
+    """The same contract where the appliance knows every file the moment it is there, and its tapes take no time."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def simulator(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-        # An hour passes in a millisecond: each file is amber, and green soon after.
+        # An hour passes in a millisecond.
         with Simulator(tmp_path_factory.mktemp("hasty"), "--speed", "3600000", "--autoclear-after", "1e15") as running:
             yield running
 
     @pytest.fixture
     def service(self, site: Site) -> Service:
         return site.service()
+
+    @pytest.fixture
+    def bench(self, service: Service, site: Site) -> Bench:
+        return bench_for(
+            service, take_offline=lambda key: site.simulator.autoclear(site.at(key)), cut_off=site.unmounted
+        )
 
 
 # ---- a file's life
@@ -427,19 +461,19 @@ def test_an_appliance_that_is_not_there_is_not_an_empty_one(site: Site, stored: 
 
 
 def test_a_mount_that_is_not_there_is_not_an_empty_archive(site: Site, stored: ArkivumService) -> None:
-    (site.path / MARKER).rename(site.path / "elsewhere")
-    verbs: list[Callable[[], object]] = [
-        lambda: stored.status([A]),
-        lambda: stored.open(A),
-        lambda: stored.stage([A]),
-        lambda: list(stored.list("")),
-        lambda: stored.put(B, reader(CONTENT), None),
-        lambda: stored.delete(A),
-    ]
-    for verb in verbs:
-        with pytest.raises(ServiceUnavailable, match="is not mounted"):
-            verb()
-    assert not stored.check()[0].is_fine
+    with site.unmounted():
+        verbs: list[Callable[[], object]] = [
+            lambda: stored.status([A]),
+            lambda: stored.open(A),
+            lambda: stored.stage([A]),
+            lambda: list(stored.list("")),
+            lambda: stored.put(B, reader(CONTENT), None),
+            lambda: stored.delete(A),
+        ]
+        for verb in verbs:
+            with pytest.raises(ServiceUnavailable, match="is not mounted"):
+                verb()
+        assert not stored.check()[0].is_fine
 
 
 # ---- names

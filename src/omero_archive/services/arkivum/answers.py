@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omero_archive.model import printable
 from omero_archive.service import Answer
 
 FINAL = "FINAL"
@@ -151,7 +150,8 @@ def _word(value: object) -> str:
     """A word of the appliance's, fit to be shown; "" if it is none."""
     if not isinstance(value, str):
         return ""
-    text = "".join(sign for sign in printable(value) if sign.isprintable()).strip()
+    # Nothing is taken away from a word: with a sign less it might be one that counts.
+    text = value if value.isprintable() and value == value.strip() else repr(value)
     return text if len(text) <= _WORD_CHARACTERS else text[:_WORD_CHARACTERS] + "..."
 
 

@@ -23,8 +23,8 @@ it waits, as with the real thing, until the recall that this begins has brought 
 for as long as `/proc/sys/fs/lease-break-time` says (45 s), then the reader gets zeros. Where the file system has no
 leases he gets zeros at once. Either way reading is found out: `reads_while_offline` counts what waited.
 
-It ends by SIGTERM, Ctrl-C, or when its directory is removed. It is not a copy of the vendor's software: what no published
-answer shows, such as how long each state lasts, is chosen.
+It ends by SIGTERM, Ctrl-C, or when its directory is removed. It is not a copy of the vendor's software: what no
+published answer shows, such as how long each state lasts, is chosen.
 """
 
 from omero_archive.testing.arkivum.process import Simulator
