@@ -823,6 +823,16 @@ def test_nothing_is_connected_to_before_it_is_needed(tmp_path: Path, clock: Sett
     ArkivumService.from_settings(TAPE, table, clock=clock).close()
 
 
+def test_two_mounts_of_one_folder_are_one_place(tmp_path: Path, clock: SettableClock) -> None:
+    def place(url: str, folder: str) -> str:
+        service = ArkivumService.from_settings(TAPE, {"path": str(tmp_path), "url": url, "folder": folder}, clock=clock)
+        service.close()
+        return service.place()
+
+    assert place("https://Arkivum.example.org:8443/", "//omero/") == place("https://arkivum.example.org:8443", "/omero")
+    assert place("https://arkivum.example.org", "/") == "https://arkivum.example.org"
+
+
 def test_http_beyond_this_machine_is_told(tmp_path: Path, clock: SettableClock) -> None:
     table = {"path": str(tmp_path), "url": "http://arkivum.invalid"}
     service = ArkivumService.from_settings(TAPE, table, clock=clock)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omero_archive import errors
+from omero_archive.services.arkivum.settings import ArkivumSettings
 from omero_archive.services.directory import DirectorySettings
 from omero_archive.settings import (
     ArchiveSettings,
@@ -39,6 +40,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "archive": ArchiveSettings,
     "services.NAME": CommonSettings,
     'services.NAME type = "directory"': DirectorySettings,
+    'services.NAME type = "arkivum"': ArkivumSettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,

@@ -98,6 +98,11 @@ class ArkivumService(Service):
     def locate(self, key: Key) -> Location | None:
         return self._mount.locate(key)
 
+    def place(self) -> str:
+        # Beside the path: two mounts of one folder of the appliance are one archive.
+        folder = path_of(self._settings, Key("")).decode()
+        return f"{self._settings.url.lower().rstrip('/')}{folder}"
+
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._mount.list(prefix)
 

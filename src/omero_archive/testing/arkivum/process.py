@@ -18,11 +18,23 @@ class Simulator:
 
     def __init__(self, directory: Path, *options: str) -> None:
         command = (sys.executable, "-m", "omero_archive.testing.arkivum", "--dir", str(directory), *options)
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        log = directory / "simulator.log"
+        # It holds nothing of ours open: it may go on when we end, and who waits for our end would wait for its.
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         said = dict(self._process.stdout.readline().rstrip("\n").partition(" ")[::2] for _ in range(3))
         if "folder" not in said:
-            raise RuntimeError(f"The simulator did not start: it ended with {self._process.wait(timeout=10)}.")
+            code = self._process.wait(timeout=10)
+            raise RuntimeError(f"The simulator did not start, it ended with {code}: {log.read_text()}")
         self.url, self.mount, self.folder = said["url"], Path(said["mount"]), said["folder"]
         # It listens on this machine only, and may have a certificate of its own making.
         self._requests = httpx.Client(base_url=f"{self.url}/simulator", verify=False, trust_env=False)  # noqa: S501
