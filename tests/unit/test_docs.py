@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omero_archive import errors
+from omero_archive.services.arkivum.settings import ArkivumSettings
 from omero_archive.services.command import CommandSettings
 from omero_archive.services.directory import DirectorySettings
 from omero_archive.settings import (
@@ -41,6 +42,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "services.NAME": CommonSettings,
     'services.NAME type = "directory"': DirectorySettings,
     'services.NAME type = "command"': CommandSettings,
+    'services.NAME type = "arkivum"': ArkivumSettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,

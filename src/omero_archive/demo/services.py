@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from omero_archive.model import Key
+from omero_archive.testing.arkivum import Simulator
+
+_DAY = 86400
 
 TAPE_JOB = """\
 #!/bin/sh
@@ -113,7 +116,60 @@ class DirectoryDemo(DemoService):
         return check_manifests_below(self.directory)
 
 
-KINDS: Mapping[str, type[DemoService]] = {"directory": DirectoryDemo}
+class ArkivumDemo(DemoService):
+    """Arkivum's appliance, played by its simulator, a process of its own with a mount and tapes."""
+
+    waiting = (
+        "A copy counts only when the archive vouches for it. This appliance says nothing of a file for ten minutes, "
+        "then takes it in (FINAL), copies it to its data centres (amber) and to a tape in escrow (green). Until it is "
+        "green nothing is replaced."
+    )
+    passing = "Two days pass for the appliance ..."
+    takes_bytes_away = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._simulator: Simulator | None = None
+
+    @property
+    def _running(self) -> Simulator:
+        assert self._simulator is not None, "the simulator was not started"  # noqa: S101
+        return self._simulator
+
+    def start(self) -> None:
+        # Its own autoclear never comes: when bytes go is told by the story.
+        self._simulator = Simulator(self.directory, "--autoclear-after", "1e12")
+
+    def settings(self) -> Mapping[str, object]:
+        running = self._running
+        return {"type": "arkivum", "path": str(running.mount), "url": running.url, "folder": running.folder}
+
+    def let_time_pass(self) -> None:
+        self._running.advance(2 * _DAY)
+        self._running.run_at(_DAY / 2)  # what is written from now on is green after three seconds
+
+    def take_bytes_away(self) -> None:
+        self._running.autoclear()
+
+    def has(self, key: Key) -> bool:
+        return (self._running.mount / key).is_file()
+
+    def has_bytes_of(self, key: Key, original: Path) -> bool:
+        return self.has(key) and filecmp.cmp(original, self._running.mount / key, shallow=False)
+
+    def damage(self, key: Key) -> None:
+        self._running.damage(f"{self._running.folder}/{key}")
+
+    def check_manifests(self) -> bool:
+        return check_manifests_below(self._running.mount)
+
+    def stop(self) -> None:
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+
+KINDS: Mapping[str, type[DemoService]] = {"directory": DirectoryDemo, "arkivum": ArkivumDemo}
 """What `omero-archive demo --service` knows."""
 
 

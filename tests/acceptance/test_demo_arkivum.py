@@ -1,0 +1,51 @@
+"""The whole story on an Arkivum appliance, told by the command as a process, kept, looked at and removed."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "omero_archive", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_story_is_true_on_an_appliance_and_nothing_is_read_that_is_on_tape(tmp_path: Path) -> None:
+    place = tmp_path / "demo"
+    told = run("--service", "arkivum", "--dir", str(place), "--large-mib", "4", "--keep", "--json")
+    try:
+        assert told.returncode == 0, told.stderr[-4000:]
+        document = json.loads(told.stdout.splitlines()[-1])
+        assert (document["lost"], document["claims"]) == (0, 26)
+        assert document["freed_bytes"] > 0
+        assert "is being staged" in told.stderr or "are being staged" in told.stderr  # the bytes really were away
+        settings = tomllib.loads((place / "omero-archive.toml").read_text())["services"]["tape"]
+        state = httpx.get(f"{settings['url']}/simulator").json()
+        assert state["reads_while_offline"] == 0
+        assert {file["replicationState"] for file in state["files"] if "/ManagedRepository/" in file["path"]} == {
+            "green"
+        }
+        assert state["requests"]["restore"] > 0
+    finally:
+        removed = run("--remove", "--dir", str(place))
+    assert removed.returncode == 0
+    assert not place.exists()
+    _expect_gone(settings["url"])
+
+
+def _expect_gone(url: str) -> None:
+    """The simulator ends by itself when its directory is removed."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            httpx.get(f"{url}/json/status/info/")
+        except httpx.ConnectError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the simulator goes on")
