@@ -9,10 +9,11 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -22,6 +23,8 @@ from botocore.config import Config
 
 from omero_archive.model import ServiceName
 from omero_archive.services.s3.service import S3Service
+from omero_archive.services.s3.settings import S3Settings
+from omero_archive.settings import parse_table
 from omero_archive.testing.s3_server import ACCESS_KEY, SECRET_KEY, MotoServer
 
 ACCESS_VARIABLE = "OMERO_ARCHIVE_TEST_S3_ACCESS_KEY"
@@ -41,16 +44,18 @@ class MovedClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A bucket of one test on one server."""
+    """A bucket of one test on one server, or a prefix in one."""
 
     endpoint: str
     name: str
+    prefix: str = ""
 
     def settings(self, **more: object) -> dict[str, object]:
         """A table `[services.NAME]` for it."""
         return {
             "endpoint": self.endpoint,
             "bucket": self.name,
+            "prefix": self.prefix,
             "access_key": {"env": ACCESS_VARIABLE},
             "secret_key": {"env": SECRET_VARIABLE},
             "attempts": 1,
@@ -59,7 +64,8 @@ class Bucket:
 
     def service(self, clock: Callable[[], datetime] | None = None, **more: object) -> S3Service:
         """A service on it, not initialised."""
-        return S3Service.from_settings(NAME, self.settings(**more), clock=clock or MovedClock())
+        settings = parse_table(S3Settings, f"services.{NAME}", self.settings(**more))
+        return S3Service(NAME, settings, clock or MovedClock(), session=_session())
 
     @property
     def client(self) -> Any:
@@ -68,14 +74,22 @@ class Bucket:
 
     def names(self) -> list[str]:
         """All objects in it."""
-        listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix).get("Contents", [])
         return [each["Key"] for each in listed]
 
     def uploads(self) -> list[str]:
         """All unfinished uploads in it."""
-        return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])]
+        found = self.client.list_multipart_uploads(Bucket=self.name, Prefix=self.prefix).get("Uploads", [])
+        return [each["Key"] for each in found]
 
 
+@cache
+def _session() -> Any:
+    """One for all tests: making one takes half a second."""
+    return boto3.session.Session()
+
+
+@cache
 def client(endpoint: str) -> Any:
     """boto3's own client."""
     config = Config(
@@ -84,7 +98,7 @@ def client(endpoint: str) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.client(
+    return _session().client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",
@@ -94,7 +108,7 @@ def client(endpoint: str) -> Any:
     )
 
 
-def set_secrets(environment: Mapping[str, str] = os.environ) -> None:
+def set_secrets() -> None:
     """Put the keys of the test servers where `Bucket.settings` looks for them."""
     os.environ[ACCESS_VARIABLE] = ACCESS_KEY
     os.environ[SECRET_VARIABLE] = SECRET_KEY

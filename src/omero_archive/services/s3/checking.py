@@ -1,6 +1,5 @@
 """Is the bucket in order? What `omero-archive check` looks at, and what to do where it is not."""
 
-import hashlib
 from collections.abc import Iterator
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
@@ -8,9 +7,9 @@ from email.utils import parsedate_to_datetime
 from omero_archive.errors import ArchiveError
 from omero_archive.model import Clock, ServiceName, printable
 from omero_archive.service import Finding
-from omero_archive.services.s3.checksums import in_base64
 from omero_archive.services.s3.connection import Connection, Refusal, advice, is_older
-from omero_archive.services.s3.names import Names
+from omero_archive.services.s3.listing import PROBES
+from omero_archive.services.s3.names import MARKER, Names
 from omero_archive.services.s3.settings import S3Settings
 
 MOST_SKEW = timedelta(minutes=5)
@@ -20,16 +19,13 @@ LIFECYCLE = "A lifecycle rule AbortIncompleteMultipartUpload does it by itself: 
 
 
 class Checker:
-    """Looks at one bucket. `marker` is what `initialise` writes."""
+    """Looks at one bucket."""
 
-    def __init__(
-        self, name: ServiceName, settings: S3Settings, connection: Connection, *, clock: Clock, marker: bytes
-    ) -> None:
+    def __init__(self, name: ServiceName, settings: S3Settings, connection: Connection, *, clock: Clock) -> None:
         self._name = name
         self._settings = settings
         self._connection = connection
         self._clock = clock
-        self._marker = marker
         self._names = Names(prefix=settings.prefix)
 
     def findings(self) -> list[Finding]:
@@ -79,15 +75,16 @@ class Checker:
     def _writing(self) -> Iterator[Finding]:
         """Whether objects may be stored, without storing one: the marker is there, and `If-None-Match` forbids it."""
         try:
-            write_marker(self._connection, self._names, self._settings, self._marker)
+            *_, (_, content) = prepared(self._name)
+            is_new = self._connection.write_own(self._names.marker, content)
         except Refusal as refusal:
-            if refusal.status != 412:
-                yield self._wrong(f"objects cannot be stored: {refusal}", advice(refusal, self._settings))
+            yield self._wrong(f"objects cannot be stored: {refusal}", advice(refusal, self._settings))
             return
-        yield self._wrong(
-            "the server does not know `If-None-Match: *`",
-            "Two processes that store the same object at once could overwrite each other: run one worker only.",
-        )
+        if is_new:
+            yield self._wrong(
+                "the server does not know `If-None-Match: *`",
+                "Two processes that store the same object at once could overwrite each other: run one worker only.",
+            )
 
     def _locking(self) -> Iterator[Finding]:
         try:
@@ -128,12 +125,10 @@ class Checker:
         return Finding(subject=f"service {self._name}", is_fine=False, text=text, advice=what)
 
 
-def write_marker(connection: Connection, names: Names, settings: S3Settings, content: bytes) -> None:
-    """Write the marker if there is none. Raises `Refusal`, with status 412 if there is one."""
-    proof: dict[str, object] = {}
-    if settings.keeps_checksums:
-        digest = hashlib.sha256(content).digest()
-        proof = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": in_base64(digest)}
-    connection.ask(
-        "put_object", "marker", Key=names.marker, Body=content, ContentType="text/plain", IfNoneMatch="*", **proof
-    )
+def prepared(name: ServiceName) -> tuple[tuple[str, bytes], ...]:
+    """What `initialise` writes, below the prefix: the marker last, so that with it everything is there."""
+    marker = (
+        f"The archive {name!r} of omero-archive. Do not delete this object: without it\n"
+        "omero-archive takes the bucket, or this prefix in it, for another one.\n"
+    ).encode()
+    return (*((probe, b"Tells in which order this server lists.\n") for probe in PROBES), (MARKER, marker))

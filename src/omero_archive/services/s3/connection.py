@@ -4,6 +4,7 @@ Two ways to fail are kept apart. S3 answered something else than yes: that is a 
 asked knows what it means there. No answer came, or none that can be read: `ServiceUnavailable`.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from omero_archive.errors import NotEnoughSpace, ServiceUnavailable, Unavailable
 from omero_archive.model import ServiceName, printable
+from omero_archive.services.s3.checksums import in_base64
 from omero_archive.services.s3.objects import Head, Unfinished, head_of, unfinished_of
 from omero_archive.services.s3.settings import S3Settings
 
@@ -49,9 +51,13 @@ class Refusal(Exception):
 
 
 class Connection:
-    """One bucket of one endpoint. Safe for several threads."""
+    """One bucket of one endpoint. Safe for several threads.
 
-    def __init__(self, name: ServiceName, settings: S3Settings) -> None:
+    `session` is boto3's, for several services to share: making one takes as long as a hundred requests.
+    """
+
+    def __init__(self, name: ServiceName, settings: S3Settings, session: Any = None) -> None:
+        self._session = session
         self._name = name
         self._settings = settings
         self._lock = threading.Lock()
@@ -94,18 +100,43 @@ class Connection:
         except Refusal:
             return None
 
-    def listing(self, prefix: str, *, subject: str) -> Iterator[tuple[str, int]]:
-        """Names that begin with `prefix` and their sizes, page by page, as S3 sorts them."""
-        parameters: dict[str, object] = {"Prefix": prefix}
-        while True:
-            page = self.ask("list_objects_v2", subject, **parameters)
+    def write_own(self, name: str, content: bytes) -> bool:
+        """Write a small object of our own unless there is one; whether there was none. Raises `Refusal`."""
+        proof: dict[str, object] = {}
+        if self._settings.keeps_checksums:
+            digest = in_base64(hashlib.sha256(content).digest())
+            proof = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": digest}
+        try:
+            self.ask("put_object", name, Key=name, Body=content, ContentType="text/plain", IfNoneMatch="*", **proof)
+        except Refusal as refusal:
+            if refusal.status == 412:
+                return False
+            raise
+        return True
+
+    def listing(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Names that begin with `prefix` and their sizes, as the server sorts them. Raises `Refusal`."""
+        for page in self._pages(Prefix=prefix):
             for each in page.get("Contents", ()):
                 yield each["Key"], int(each["Size"])
+
+    def directory(self, prefix: str) -> Iterator[tuple[str, int | None]]:
+        """The same up to the next slash: names with sizes, and with None what ends in a slash. Raises `Refusal`."""
+        for page in self._pages(Prefix=prefix, Delimiter="/"):
+            for each in page.get("Contents", ()):
+                yield each["Key"], int(each["Size"])
+            for each in page.get("CommonPrefixes", ()):
+                yield each["Prefix"], None
+
+    def _pages(self, **parameters: object) -> Iterator[Mapping[str, Any]]:
+        while True:
+            page = self.ask("list_objects_v2", "listing", **parameters)
+            yield page
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
             if not token or token == parameters.get("ContinuationToken"):
-                raise ServiceUnavailable(f"{self._name}: {subject}: a page of the listing does not lead to the next.")
+                raise ServiceUnavailable(f"{self._name}: a page of the listing does not lead to the next.")
             parameters["ContinuationToken"] = token
 
     def unfinished(self, prefix: str, *, subject: str) -> Iterator[Unfinished]:
@@ -163,7 +194,7 @@ class Connection:
     def _make(self, secrets: tuple[str, ...]) -> Any:
         settings = self._settings
         named = zip(("aws_access_key_id", "aws_secret_access_key", "aws_session_token"), secrets, strict=False)
-        session = boto3.session.Session(profile_name=settings.profile, region_name=settings.region, **dict(named))
+        session = self._session or boto3.session.Session(profile_name=settings.profile)
         # A vendor's endpoint does not care, but a signature needs one.
         region = settings.region or session.region_name or ("us-east-1" if settings.endpoint else None)
         config = Config(
@@ -178,7 +209,9 @@ class Connection:
             user_agent_extra="omero-archive",
         )
         verify = None if settings.ca_file is None else str(settings.ca_file)
-        return session.client("s3", region_name=region, endpoint_url=settings.endpoint, verify=verify, config=config)
+        return session.client(
+            "s3", region_name=region, endpoint_url=settings.endpoint, verify=verify, config=config, **dict(named)
+        )
 
     def _refusal(self, error: Any) -> Refusal:
         answered = error.response.get("Error", {})

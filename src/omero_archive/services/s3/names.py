@@ -26,7 +26,7 @@ MOST_BYTES = 1024
 """The longest name that S3 takes, in UTF-8 (AWS, "Naming Amazon S3 objects")."""
 
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff\ufffe\uffff]")
-_PLAIN_BYTES = "/"
+_PIECES = re.compile("(?:%..|[^%]){1,80}", re.DOTALL)  # at most 240 characters, no escape torn apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,18 @@ def needs_escape(key: str) -> bool:
 
 
 def escaped(key: str) -> str:
-    """The path percent-encoded, its slashes as they are. What a beginning of a key gives, its whole key begins with."""
-    return quote_from_bytes(os.fsencode(key), safe=_PLAIN_BYTES)
+    """The path percent-encoded, its slashes as they are. What a beginning of a key gives, its whole key begins with.
+
+    A component that becomes longer than a file name may be goes on in the next, after a `%`: there are servers that
+    keep objects as files.
+    """
+    return "/".join(_cut(quote_from_bytes(os.fsencode(part), safe="")) for part in key.split("/"))
 
 
 def unescaped(text: str) -> Key:
     """The key of `escaped`."""
-    return Key(os.fsdecode(unquote_to_bytes(text)))
+    return Key(os.fsdecode(unquote_to_bytes(text.replace("%/", ""))))
+
+
+def _cut(component: str) -> str:
+    return "%/".join(_PIECES.findall(component))

@@ -2,9 +2,9 @@
 
 The class alone never says "offline": it stays GLACIER while a restored copy lies beside the object. The header
 alone never says "online": it is absent for what never needed a restore and for what was never restored. Forms of
-`x-amz-restore` that were seen: absent; empty (a file system that is offline and not asked for);
-`ongoing-request="true"`; `ongoing-request="false"` with an `expiry-date` in GMT or UTC, or without one; and with the class STANDARD, which some
-servers report of what is restored.
+`x-amz-restore` that were seen: absent; empty (a file system that is offline and was not asked for);
+`ongoing-request="true"`; `ongoing-request="false"` with an `expiry-date` in GMT or UTC, or without one; the same with
+the class STANDARD, which some servers report of what is restored.
 """
 
 import re

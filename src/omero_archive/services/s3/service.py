@@ -7,13 +7,12 @@ marker, which `initialise` wrote beside it, was found there.
 """
 
 import hashlib
-import heapq
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from omero_archive.errors import (
     ArchiveError,
@@ -38,13 +37,14 @@ from omero_archive.service import (
     Service,
     Staged,
 )
-from omero_archive.services.s3.checking import Checker, write_marker
+from omero_archive.services.s3.checking import Checker, prepared
 from omero_archive.services.s3.checksums import PARTS, WHOLE
 from omero_archive.services.s3.connection import Connection, Refusal, advice
-from omero_archive.services.s3.names import ESCAPED, Names, escaped, needs_escape
+from omero_archive.services.s3.listing import Lister
+from omero_archive.services.s3.names import Names
 from omero_archive.services.s3.objects import Head
 from omero_archive.services.s3.reading import open_object
-from omero_archive.services.s3.residency import OFFLINE_CLASSES, ONLINE_CLASSES, Residency, parse_restore, residency
+from omero_archive.services.s3.restoring import Restorer
 from omero_archive.services.s3.settings import S3Settings
 from omero_archive.services.s3.writing import Writer
 from omero_archive.settings import parse_table
@@ -56,10 +56,6 @@ MARKER_BELIEVED = timedelta(minutes=1)
 UNANSWERED_IN_A_ROW = 20
 """After so many objects in a row of which S3 could not say anything, it is not asked about the others."""
 
-_HARMLESS = frozenset({"RestoreAlreadyInProgress", "InvalidObjectState", "ObjectAlreadyInActiveTierError"})
-"""What S3 answers to a restore that is under way, or of what needs none."""
-
-_NO_EXPEDITED = "GlacierExpeditedRetrievalNotAvailable"
 _READ_BYTES = 1 << 20
 
 _T = TypeVar("_T")
@@ -67,9 +63,9 @@ _R = TypeVar("_R")
 
 
 class S3Service(Service):
-    """A bucket, or what lies below a prefix in it."""
+    """A bucket, or what lies below a prefix in it. `session` is one of boto3's that is to be shared."""
 
-    def __init__(self, name: ServiceName, settings: S3Settings, clock: Clock) -> None:
+    def __init__(self, name: ServiceName, settings: S3Settings, clock: Clock, *, session: Any = None) -> None:
         digests = (WHOLE, PARTS) if settings.keeps_checksums else ()
         # A lifecycle rule may move objects to an archive class, whatever class they were stored with.
         self.capabilities = Capabilities(has_paths=False, needs_staging=True, digests=digests)
@@ -77,7 +73,9 @@ class S3Service(Service):
         self._settings = settings
         self._clock = clock
         self._names = Names(prefix=settings.prefix)
-        self._connection = Connection(name, settings)
+        self._connection = Connection(name, settings, session)
+        self._lister = Lister(name, self._connection, self._names)
+        self._restorer = Restorer(settings, self._connection, clock=clock)
         self._writer = Writer(name, settings, self._connection, clock=clock, read_back=self._read_back)
         self._pool = ThreadPoolExecutor(max_workers=settings.connections, thread_name_prefix="s3")
         self._marker_seen: datetime | None = None
@@ -88,21 +86,13 @@ class S3Service(Service):
 
     def initialise(self) -> None:
         try:
-            write_marker(self._connection, self._names, self._settings, self._marker)
+            for object_name, content in prepared(self._name):
+                self._connection.write_own(self._names.top + object_name, content)
         except Refusal as refusal:
-            if refusal.status == 412:
-                return
             if refusal.status in (404, 403):
                 what = advice(refusal, self._settings)
                 raise SettingsError(f"services.{self._name}: {self._connection.place}: {refusal}. {what}") from refusal
             raise self._connection.unavailable(self._names.marker, refusal) from refusal
-
-    @property
-    def _marker(self) -> bytes:
-        return (
-            f"The archive {self._name!r} of omero-archive. Do not delete this object: without it\n"
-            "omero-archive takes the bucket, or this prefix in it, for another one.\n"
-        ).encode()
 
     # ---- storing
 
@@ -124,7 +114,7 @@ class S3Service(Service):
 
     def _read_back(self, key: Key, head: Head) -> str:
         """The SHA-256 of an object's bytes. Raises `ObjectOffline` for one that is not online."""
-        if self._residency(head).staged is not Staged.ONLINE:
+        if self._restorer.residency(head).staged is not Staged.ONLINE:
             raise ObjectOffline(
                 f"{self._name}: {printable(key)} is there already, in cold storage and without a checksum that can be "
                 "compared: it must be staged before it can be told whether it is the same."
@@ -150,26 +140,7 @@ class S3Service(Service):
 
     def list(self, prefix: str) -> Iterator[Listed]:
         self._require_marker()
-        return heapq.merge(self._plain(prefix), self._escaped(prefix), key=lambda listed: listed.key)
-
-    def _plain(self, prefix: str) -> Iterator[Listed]:
-        """The objects whose names are their keys. S3 sorts names by their bytes, as their code points sort."""
-        if not needs_escape(prefix):
-            yield from self._listed(self._names.top + prefix, is_escaped=False)
-
-    def _escaped(self, prefix: str) -> Iterator[Listed]:
-        """The few others: they are sorted by their names, and held until they are sorted by their keys."""
-        found = self._listed(self._names.top + ESCAPED + escaped(prefix), is_escaped=True)
-        return iter(sorted(found, key=lambda listed: listed.key))
-
-    def _listed(self, names: str, *, is_escaped: bool) -> Iterator[Listed]:
-        try:
-            for object_name, size_bytes in self._connection.listing(names, subject="listing"):
-                key = self._names.key(object_name)
-                if key is not None and needs_escape(key) is is_escaped:
-                    yield Listed(key=key, size_bytes=size_bytes)
-        except Refusal as refusal:
-            raise self._connection.unavailable("listing", refusal) from refusal
+        yield from self._lister.list(prefix)
 
     def delete(self, key: Key) -> None:
         object_name = self._name_or_missing(key)
@@ -177,7 +148,7 @@ class S3Service(Service):
             head = self._connection.head(object_name, key)
             if head is None:
                 self._require_marker()
-                raise ObjectMissing(f"{self._name}: there is no {self._connection.place}/{printable(key)}.")
+                raise self._not_there(key)
             if head.locked_until is not None and head.locked_until > self._clock():
                 raise Refused(
                     f"{self._name}: {printable(key)} is locked until {head.locked_until:%Y-%m-%d}: it was not deleted."
@@ -220,7 +191,7 @@ class S3Service(Service):
             return self._connection.unavailable(key, refusal)
         if head is None:
             return ObjectStatus(present=Answer.NO, durable=Answer.NO, staged=Staged.OFFLINE, word="not there")
-        where = self._residency(head)
+        where = self._restorer.residency(head)
         durable, word = self._word(head)
         return ObjectStatus(
             present=Answer.YES,
@@ -245,73 +216,38 @@ class S3Service(Service):
                 return Answer.NO, f"{word}, safe in {left.total_seconds():.0f} s"
         return Answer.YES, word
 
-    def _residency(self, head: Head) -> Residency:
-        settings = self._settings
-        if head.storage_class in ONLINE_CLASSES.union(settings.online_classes):
-            usually = Staged.ONLINE
-        elif head.storage_class in OFFLINE_CLASSES.union(settings.offline_classes):
-            usually = Staged.OFFLINE
-        else:
-            usually = Staged.CANNOT_TELL
-        restore = parse_restore(head.restore)
-        return residency(head.storage_class, head.archive_status, restore, usually=usually, now=self._clock())
-
-    # ---- staging
-
     def stage(self, keys: Iterable[Key]) -> None:
         problems = [problem for problem in self._each(self._stage, tuple(dict.fromkeys(keys))) if problem is not None]
         missing = [problem for problem in problems if isinstance(problem, ObjectMissing)]
         if missing:
             self._require_marker()
+        # That others could not be asked for says more: it is tried again, and then told what is missing.
         for problem in (*(each for each in problems if each not in missing), *missing):
             raise problem
 
     def _stage(self, key: Key) -> ArchiveError | None:
-        """Ask for the restore of one object; what went wrong."""
+        """Ask for the bytes of one object; what went wrong."""
         try:
             object_name = self._name_or_missing(key)
             head = self._connection.head(object_name, key)
-            if head is None:
-                return ObjectMissing(f"{self._name}: there is no {self._connection.place}/{printable(key)}.")
-            if self._needs_restore(self._residency(head)):
-                self._restore(key, object_name, head, tier=self._settings.restore_tier)
         except Refusal as refusal:
             return self._connection.unavailable(key, refusal)
         except ArchiveError as error:
             return error
-        return None
-
-    def _needs_restore(self, where: Residency) -> bool:
-        """What is online is restored again when half of its time is over, so that it does not go while it is read."""
-        if where.staged is not Staged.ONLINE:
-            return where.staged is not Staged.STAGING
-        renewed_at = timedelta(days=self._settings.restore_days) / 2
-        return where.until is not None and where.until - self._clock() < renewed_at
-
-    def _restore(self, key: Key, object_name: str, head: Head, *, tier: str) -> None:
-        request: dict[str, object] = {"GlacierJobParameters": {"Tier": tier}}
-        if head.storage_class != "INTELLIGENT_TIERING":  # there it is for good, and S3 refuses a number of days
-            request["Days"] = self._settings.restore_days
-        try:
-            self._connection.ask("restore_object", key, Key=object_name, RestoreRequest=request)
-        except Refusal as refusal:
-            if refusal.code in _HARMLESS:
-                return
-            if refusal.code == _NO_EXPEDITED and tier == "Expedited":
-                # There is no capacity for it just now; slow bytes are better than none.
-                self._restore(key, object_name, head, tier="Standard")
-                return
-            raise
+        return self._not_there(key) if head is None else self._restorer.stage(key, object_name, head)
 
     # ---- the rest
 
     def check(self) -> Sequence[Finding]:
-        return Checker(self._name, self._settings, self._connection, clock=self._clock, marker=self._marker).findings()
+        return Checker(self._name, self._settings, self._connection, clock=self._clock).findings()
 
     def close(self) -> None:
         self._pool.shutdown()
         self._writer.close()
         self._connection.close()
+
+    def _not_there(self, key: Key) -> ObjectMissing:
+        return ObjectMissing(f"{self._name}: there is no {self._connection.place}/{printable(key)}.")
 
     def _name_or_missing(self, key: Key) -> str:
         """The name of an object that may be there. Raises `ObjectMissing` for one that S3 could not hold."""
