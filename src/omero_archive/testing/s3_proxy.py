@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-_HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive", "expect", "date", "server"})
+_HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive", "expect"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,8 @@ class S3Proxy:
         self._lock = threading.Lock()
         self._faults: list[list[Fault | int]] = []
         self.seen: list[str] = []
+        self._bodies: list[tuple[str, bytes]] = []
+        self._headers: list[tuple[str, dict[str, str]]] = []
         proxy = self
 
         class Handler(_Handler):
@@ -88,13 +90,31 @@ class S3Proxy:
         with self._lock:
             self._faults.clear()
             self.seen.clear()
+            self._bodies.clear()
+            self._headers.clear()
+
+    def bodies(self, part: str) -> list[bytes]:
+        """The bodies, up to 64 KiB, of the requests that have `part` in their method and target."""
+        with self._lock:
+            return [body for request, body in self._bodies if part in request]
+
+    def headers(self, part: str) -> list[dict[str, str]]:
+        """The headers, their names in lower case, of the requests that have `part` in their method and target."""
+        with self._lock:
+            return [headers for request, headers in self._headers if part in request]
+
+    def note(self, request: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Remember a request that came."""
+        with self._lock:
+            self.seen.append(request)
+            self._bodies.append((request, body[: 64 << 10]))
+            self._headers.append((request, {name.lower(): value for name, value in headers.items()}))
 
     def fault_for(self, method: str, target: str) -> Fault | None:
         """The fault that happens to a request, used up by one."""
         parts = urlsplit(target)
         path = unquote(parts.path)
         with self._lock:
-            self.seen.append(f"{method} {target}")
             for entry in self._faults:
                 fault, left = entry
                 if not isinstance(fault, Fault) or not isinstance(left, int) or not left:
@@ -129,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _act(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.faulty().note(f"{self.command} {self.path}", dict(self.headers.items()), body)
         fault = self.faulty().fault_for(self.command, self.path) or Fault()
         if fault.delay_seconds:
             time.sleep(fault.delay_seconds)
@@ -155,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, headers: dict[str, str], content: bytes, fault: Fault) -> None:
         changed = {name.lower() for name in fault.headers}
         wanted: dict[str, str | None] = {name: value for name, value in headers.items() if name.lower() not in changed}
-        self.send_response(status)
+        self.send_response_only(status)
         for name, value in (wanted | dict(fault.headers)).items():
             if value is not None:
                 self.send_header(name, value)

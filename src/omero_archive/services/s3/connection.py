@@ -29,6 +29,9 @@ except ModuleNotFoundError as error:
 NO_ANSWER = (botocore.exceptions.BotoCoreError, ResponseParserError, urllib3.exceptions.HTTPError, OSError)
 """What boto3 raises when it got no answer, or one that it could not read."""
 
+PAGE_KEYS = 1000
+"""The most that S3 lists in one answer."""
+
 _CONNECT_SECONDS = 10
 _FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "InsufficientStorage"})
 
@@ -80,6 +83,11 @@ class Connection:
             raise ServiceUnavailable(
                 f"{self._name}: {printable(subject)}: {self.without_secrets(str(error))}"
             ) from error
+        except RecursionError as error:
+            # boto3 follows a redirect to find the bucket's region, and the redirect of that, without an end.
+            raise ServiceUnavailable(
+                f"{self._name}: {printable(subject)}: every request is redirected; correct `endpoint` or `region`."
+            ) from error
         return answer
 
     def head(self, name: str, subject: str) -> Head | None:
@@ -129,6 +137,7 @@ class Connection:
                 yield each["Prefix"], None
 
     def _pages(self, **parameters: object) -> Iterator[Mapping[str, Any]]:
+        parameters["MaxKeys"] = PAGE_KEYS
         while True:
             page = self.ask("list_objects_v2", "listing", **parameters)
             yield page

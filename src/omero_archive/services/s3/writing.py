@@ -241,6 +241,7 @@ class Writer:
         except Refusal as refusal:
             # NoSuchUpload: it was completed, and the answer was lost; boto3 asked again.
             if refusal.status == 412 or refusal.code == "NoSuchUpload":
+                upload.abort()
                 return self._compare_with_new(key, object_name, whole)
             raise self.refused(key, refusal) from refusal
         answered = answer.get("ChecksumSHA256")
