@@ -8,7 +8,6 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
-from suite import A, B, SteppedReader, content_of, is_absent, reader, status_of
 
 from omero_archive.errors import (
     ArchiveError,
@@ -23,9 +22,12 @@ from omero_archive.errors import (
 from omero_archive.model import Key
 from omero_archive.service import Answer, Staged
 from omero_archive.services.s3.service import UNANSWERED_IN_A_ROW, S3Service
+from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
 from omero_archive.testing.s3_proxy import Fault, S3Proxy
 from s3_servers import Bucket, MovedClock
 
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 PART_BYTES = 5 << 20
 LARGE = bytes(range(256)) * ((2 * PART_BYTES + 1000) // 256)
 ZEROS = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -43,6 +45,13 @@ def far(faulty: Bucket, proxy: S3Proxy, clock: MovedClock) -> Iterator[S3Service
         service.initialise()
         proxy.clear()
         yield service
+
+
+def is_absent(service: S3Service, key: Key) -> bool:
+    """Whether nothing shows an object."""
+    with pytest.raises(ObjectMissing):
+        service.open(key)
+    return status_of(service, key).present is Answer.NO and key not in [found.key for found in service.list("")]
 
 
 # ---- could not ask is never missing
@@ -193,7 +202,7 @@ def test_who_comes_second_finds_what_the_first_stored(
             with closing(faulty.service(part_size=PART_BYTES)) as rival:
                 rival.put(A, reader(first), None)
 
-    stepped.before_each = store_first
+    stepped.after_each = store_first
     if other:
         with pytest.raises(ObjectExists):
             far.put(A, stepped, None)

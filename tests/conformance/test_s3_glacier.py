@@ -5,17 +5,19 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from suite import ATTRIBUTES, A, B, SteppedReader, content_of, reader, status_of
 
 from omero_archive.errors import ObjectExists, ObjectMissing, ObjectOffline, Refused, ServiceUnavailable
 from omero_archive.model import Key
 from omero_archive.service import Answer, Staged
 from omero_archive.services.s3.checksums import PARTS, WHOLE
 from omero_archive.services.s3.service import S3Service
+from omero_archive.testing.contents import ATTRIBUTES, SteppedReader, content_of, reader, status_of
 from omero_archive.testing.s3_proxy import Fault, S3Proxy
 from omero_archive.testing.s3_server import MotoServer
 from s3_servers import Bucket, MovedClock
 
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 PART_BYTES = 5 << 20
 LARGE = bytes(range(256)) * ((2 * PART_BYTES + 1000) // 256)
 
