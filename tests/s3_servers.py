@@ -9,7 +9,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ class Bucket:
             "timeout": "20s",
         } | more
 
-    def service(self, clock: Callable[[], datetime] | None = None, **more: object) -> S3Service:
+    def service(self, clock: Any = None, **more: object) -> S3Service:
         """A service on it, not initialised."""
         settings = parse_table(S3Settings, f"services.{NAME}", self.settings(**more))
         return S3Service(NAME, settings, clock or MovedClock(), session=_session())

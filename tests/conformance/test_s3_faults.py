@@ -271,7 +271,7 @@ def test_an_error_in_the_body_of_a_good_answer_is_an_error(far: S3Service, fault
 
 def test_a_reader_that_breaks_in_the_middle_of_an_upload_leaves_nothing(far: S3Service, faulty: Bucket) -> None:
     with pytest.raises(KeyboardInterrupt):
-        far.put(A, SteppedReader([LARGE], problem=KeyboardInterrupt()), None)  # type: ignore[arg-type]
+        far.put(A, SteppedReader([LARGE], problem=KeyboardInterrupt()), None)
     assert is_absent(far, A)
     assert faulty.uploads() == []
 

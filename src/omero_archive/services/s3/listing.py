@@ -25,6 +25,7 @@ class Lister:
         self._name = name
         self._connection = connection
         self._names = names
+        self._sorts: bool | None = None
 
     def list(self, prefix: str) -> Iterator[Listed]:
         """The objects whose key begins with `prefix`, sorted by key. Raises `ServiceUnavailable`."""
@@ -53,8 +54,12 @@ class Lister:
                 yield Listed(key=key, size_bytes=size_bytes)
 
     def _is_sorted(self) -> bool:
-        probed = [object_name for object_name, _ in self._connection.listing(self._names.top + PROBE)]
-        return probed == [self._names.top + probe for probe in PROBES]
+        """Whether this server sorts as S3 does. Where that is not known yet, it is taken for one that does not."""
+        if self._sorts is None:
+            probed = [object_name for object_name, _ in self._connection.listing(self._names.top + PROBE)]
+            if len(probed) == len(PROBES):
+                self._sorts = probed == [self._names.top + probe for probe in PROBES]
+        return bool(self._sorts)
 
     def _by_directory(self, start: str) -> Iterator[tuple[str, int]]:
         """What lies in a directory, sorted here, and then what lies in those below it."""

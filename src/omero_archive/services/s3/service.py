@@ -139,8 +139,12 @@ class S3Service(Service):
             raise
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        self._require_marker()
-        yield from self._lister.list(prefix)
+        is_empty = True
+        for listed in self._lister.list(prefix):
+            is_empty = False
+            yield listed
+        if is_empty:
+            self._require_marker()
 
     def delete(self, key: Key) -> None:
         object_name = self._name_or_missing(key)
