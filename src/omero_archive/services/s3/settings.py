@@ -62,7 +62,7 @@ class S3Settings(BaseModel):
     part_size: Size = Field(default=64 << 20, ge=5 << 20, le=5 << 30)
     abandon_uploads_after: Duration = timedelta(days=1)
     connections: int = Field(default=8, ge=1, le=100)
-    attempts: int = Field(default=5, ge=1)
+    attempts: int = Field(default=3, ge=1)
     timeout: Duration = timedelta(seconds=60)
 
     @model_validator(mode="after")
