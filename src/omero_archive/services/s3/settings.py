@@ -1,0 +1,88 @@
+"""The keys of a table `[services.NAME]` with `type = "s3"`."""
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from omero_archive.settings import AbsolutePath, Duration, Secret, Size
+
+_ESCAPES = frozenset("\\\x7f")
+
+
+def _is_endpoint(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("is no address such as 'https://s3.example.org'")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("must hold no user and no password; name them by access_key and secret_key")
+    return url
+
+
+def _is_prefix(prefix: str) -> str:
+    wanted = prefix.strip("/")
+    if any(part in {"", ".", ".."} for part in wanted.split("/") if wanted):
+        raise ValueError("has an empty part, '.' or '..'")
+    if any(character < " " or character in _ESCAPES for character in wanted):
+        raise ValueError("has a control character or a backslash")
+    return wanted
+
+
+class ObjectLock(BaseModel):
+    """How long objects cannot be deleted by anybody, or only by whom the bucket's owner allowed it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["GOVERNANCE", "COMPLIANCE"]
+    days: int = Field(ge=1)
+
+
+class S3Settings(BaseModel):
+    """See `docs/reference/settings.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket: str = Field(min_length=1)
+    prefix: Annotated[str, AfterValidator(_is_prefix)] = ""
+    endpoint: Annotated[str, AfterValidator(_is_endpoint)] | None = None
+    region: str | None = None
+    addressing: Literal["path", "virtual"] | None = None
+    ca_file: AbsolutePath | None = None
+    access_key: Secret | None = None
+    secret_key: Secret | None = None
+    session_token: Secret | None = None
+    profile: str | None = None
+    storage_class: str = "STANDARD"
+    restore_tier: Literal["Expedited", "Standard", "Bulk"] = "Standard"
+    restore_days: int = Field(default=7, ge=1)
+    online_classes: tuple[str, ...] = ()
+    offline_classes: tuple[str, ...] = ()
+    checksums: Literal["sha256", "none"] = "sha256"
+    object_lock: ObjectLock | None = None
+    durable_after: Duration = timedelta(0)
+    part_size: Size = Field(default=64 << 20, ge=5 << 20, le=5 << 30)
+    abandon_uploads_after: Duration = timedelta(days=1)
+    connections: int = Field(default=8, ge=1, le=100)
+    attempts: int = Field(default=3, ge=1)
+    timeout: Duration = timedelta(seconds=60)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key belong together")
+        if self.session_token is not None and self.access_key is None:
+            raise ValueError("session_token wants access_key and secret_key")
+        if self.profile is not None and self.access_key is not None:
+            raise ValueError("profile and access_key exclude each other")
+        if self.storage_class == "DEEP_ARCHIVE" and self.restore_tier == "Expedited":
+            raise ValueError("restore_tier: DEEP_ARCHIVE has no Expedited")
+        return self
+
+    @property
+    def is_path_style(self) -> bool:
+        """Whether the bucket is named in the path and not in the host; vendors' own endpoints mostly want that."""
+        return self.addressing == "path" if self.addressing is not None else self.endpoint is not None
+
+    @property
+    def keeps_checksums(self) -> bool:
+        """Whether the server keeps SHA-256 checksums beside the objects."""
+        return self.checksums == "sha256"
