@@ -12,7 +12,7 @@ from omero_archive.errors import ServiceUnavailable
 from omero_archive.services.hsm.commands import Command, Feed, batches, run
 from omero_archive.services.hsm.parsers import Parser
 from omero_archive.services.hsm.presets import Preset
-from omero_archive.services.hsm.residency import Residency, State, unknown
+from omero_archive.services.hsm.residency import Residency, State, shown, unknown
 
 
 class Asking:
@@ -43,10 +43,10 @@ class Asking:
     def _ask(self, group: Sequence[bytes], answers: "_Once") -> dict[bytes, State]:
         said = run(self._system.status, group, timeout=self._timeout)
         understood = {} if said.failure else dict(self._system.parse(said.output, group))
-        if understood or (len(group) == 1 and not said.failure):
+        if understood:
             text = f"{self._system.status} printed nothing about it that is understood"
             return {path: understood.get(path, unknown(text)) for path in group}
-        text = said.failure or f"{self._system.status} printed nothing that is understood"
+        text = said.failure or f"{self._system.status} printed nothing that is understood: {shown(said.output)}"
         answers.require(text)
         if len(group) == 1:
             return {group[0]: unknown(text)}
@@ -56,7 +56,7 @@ class Asking:
     def _require_answers(self) -> None:
         said = run(self._system.status, [self._marker], timeout=self._timeout)
         if said.failure or not self._system.parse(said.output, [self._marker]):
-            raise ServiceUnavailable(said.failure or f"{self._system.status} printed nothing that is understood")
+            raise ServiceUnavailable(said.failure or "nothing was understood of that either")
 
     def _recalling(self, offline: Sequence[bytes], found: Mapping[bytes, State]) -> dict[bytes, State]:
         """The offline files that are on their way, where the system has a command for it; no answer changes nothing."""
@@ -93,7 +93,7 @@ class _Once:
         try:
             self._act()
         except ServiceUnavailable as error:
-            raise ServiceUnavailable(f"{why}; nor could it be asked about its marker file.") from error
+            raise ServiceUnavailable(f"{why}; nor could it be asked about the marker file: {error}.") from error
         self._is_done = True
 
 

@@ -27,7 +27,7 @@ from omero_archive.transfer import BytesReader, write_temporary
 
 RECALLS = ".omero-archive/recalls"
 
-_PROMPT_S = 1.0
+PROMPT_S = 1.0
 """How long a new command is waited for: one that fails at once should say so to whoever asked, not to nobody."""
 
 Resident = Callable[[Sequence[Key]], Sequence[Key]]
@@ -54,6 +54,7 @@ class Recalls:
         self._ask_again = ask_again
         self._clock = clock
         self._resident = resident
+        self.prompt_s = PROMPT_S
         self._lock = threading.Lock()
         self._waiting: dict[Key, None] = {}
         self._running: list[_Run] = []
@@ -159,7 +160,7 @@ class Recalls:
                 raise
             self._running.append(run)
             with suppress(subprocess.TimeoutExpired):
-                run.process.wait(_PROMPT_S)
+                run.process.wait(self.prompt_s)
                 problem = self._end(tree, run)
                 if problem:
                     raise ServiceUnavailable(problem)
