@@ -6,14 +6,13 @@ No real system was there. The fakes in `hsm_programs` answer as the documents sa
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from suite import A, B, ServiceConformance, content_of, reader, status_of
 
 from omero_archive.errors import ObjectExists, ObjectMissing, ObjectOffline, ServiceUnavailable, SettingsError
 from omero_archive.model import Key, ServiceName
@@ -21,8 +20,13 @@ from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged
 from omero_archive.services.hsm.recalls import RECALLS
 from omero_archive.services.hsm.service import HsmService
+from omero_archive.testing.conformance import Bench
+from omero_archive.testing.contents import content_of, reader, status_of
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 
 TAPE = ServiceName("tape")
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 PROGRAMS = Path(__file__).parent / "hsm_programs"
 SITE: dict[str, object] = {
     "status_command": [str(PROGRAMS / "site-state")],
@@ -90,6 +94,23 @@ class Hsm:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{word}\n")
 
+    def put_all(self, keys: Sequence[Key], word: str) -> None:
+        for key in keys:
+            self.put(key, word)
+
+    def make_durable(self, keys: Sequence[Key]) -> None:
+        self.put_all(keys, "safe")
+        self.clock.ahead = timedelta(hours=2)
+
+    @contextmanager
+    def unmounted(self) -> Iterator[None]:
+        """The file system is away: its mount point is empty."""
+        elsewhere = self.root.rename(self.root.with_name("elsewhere"))
+        self.root.mkdir()
+        yield
+        self.root.rmdir()
+        elsewhere.rename(self.root)
+
     def word(self, key: Key) -> str:
         return (self.state / str(self.root / key).lstrip("/")).read_text().strip()
 
@@ -148,6 +169,29 @@ class TestHsm(ServiceConformance):
     @pytest.fixture
     def service(self, hsm: Hsm, system: str) -> Service:
         return hsm.service(system)
+
+    @pytest.fixture
+    def bench(self, service: Service, hsm: Hsm) -> Bench:
+        return bench_for(
+            service,
+            make_readable=lambda keys: hsm.put_all(keys, "safe"),
+            make_durable=hsm.make_durable,
+            take_offline=lambda key: hsm.put(key, "offline"),
+            cut_off=hsm.unmounted,
+        )
+
+
+class TestHsmWhereEverythingGoesToTapeAtOnce(ServiceConformance):
+    """No file is on disk any more when its `put` returns."""
+
+    @pytest.fixture
+    def service(self, hsm: Hsm) -> Service:
+        (hsm.state / ".default").write_text("offline\n")
+        return hsm.service("lustre")
+
+    @pytest.fixture
+    def bench(self, service: Service, hsm: Hsm) -> Bench:
+        return bench_for(service, make_readable=lambda keys: hsm.put_all(keys, "safe"), cut_off=hsm.unmounted)
 
 
 # ---- what is said of a file
