@@ -227,7 +227,7 @@ class TestHsmWhereEverythingGoesToTapeAtOnce(ServiceConformance):
         ("custom", "resident", Staged.ONLINE, Answer.NO),
         ("custom", "safe", Staged.ONLINE, Answer.YES),
         ("custom", "offline", Staged.OFFLINE, Answer.YES),
-        ("custom", "recalling", Staged.STAGING, Answer.NO),
+        ("custom", "recalling", Staged.STAGING, Answer.CANNOT_TELL),
         ("custom", "lost", Staged.CANNOT_TELL, Answer.CANNOT_TELL),
     ],
 )

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from omero_archive import errors
 from omero_archive.services.directory import DirectorySettings
+from omero_archive.services.hsm.settings import HsmSettings
 from omero_archive.settings import (
     ArchiveSettings,
     AuditSettings,
@@ -39,6 +40,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "archive": ArchiveSettings,
     "services.NAME": CommonSettings,
     'services.NAME type = "directory"': DirectorySettings,
+    'services.NAME type = "hsm"': HsmSettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,

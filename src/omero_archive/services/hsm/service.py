@@ -172,7 +172,9 @@ class HsmService(Service):
             case Residency.RESIDENT:
                 return None
             case Residency.OFFLINE | Residency.RECALLING:
-                return ObjectOffline(f"{subject} is {state.residency} ({state.word}); it was not opened.")
+                return ObjectOffline(
+                    f"{subject} is {state.residency}, {self._system.status} says ({state.word}); it was not opened."
+                )
             case Residency.CANNOT_TELL:
                 return ServiceUnavailable(
                     f"{subject} was not opened: whether it is offline could not be found out. {state.evidence}"

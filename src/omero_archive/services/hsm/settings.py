@@ -108,6 +108,7 @@ class HsmSettings(BaseModel):
             offline=frozenset(self.offline_words),
             recalling=frozenset(self.recalling_words),
             durable=frozenset(self.durable_words),
+            doubtful=frozenset(self.recalling_words),  # that a file is on its way takes no word back
         )
         pattern = re.compile((self.status_pattern or _WORD).encode(), re.DOTALL)
         return Preset(
