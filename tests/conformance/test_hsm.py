@@ -1,21 +1,18 @@
-"""The HSM service: the contract on each preset's fake programs, and what only a mount with offline files can do wrong.
-
-No real system was there. The fakes in `hsm_programs` answer as the documents say that the programs do.
-"""
+"""The HSM service: the contract on each preset's fake programs, and what only offline files can do wrong."""
 
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from hsm_system import SITE, SYSTEMS, TAPE, Hsm
 from omero_archive.errors import ObjectExists, ObjectMissing, ObjectOffline, ServiceUnavailable, SettingsError
-from omero_archive.model import Key, ServiceName
+from omero_archive.model import Key
 from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged
 from omero_archive.services.hsm.recalls import RECALLS
@@ -23,129 +20,12 @@ from omero_archive.services.hsm.service import HsmService
 from omero_archive.testing.conformance import Bench
 from omero_archive.testing.contents import content_of, reader, status_of
 from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
+from site_fixtures import MovableClock
 
-TAPE = ServiceName("tape")
 A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
 B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
-PROGRAMS = Path(__file__).parent / "hsm_programs"
-SITE: dict[str, object] = {
-    "status_command": [str(PROGRAMS / "site-state")],
-    "recall_command": [str(PROGRAMS / "site-recall")],
-    "recall_feed": "lines",
-    "resident_words": ["disk", "both"],
-    "offline_words": ["tape"],
-    "recalling_words": ["coming"],
-    "durable_words": ["both", "tape"],
-}
-SYSTEMS: dict[str, dict[str, object]] = {
-    "lustre": {"bin": str(PROGRAMS)},
-    "spectrum-archive": {"bin": str(PROGRAMS)},
-    "protect": {"bin": str(PROGRAMS)},
-    "dmf": {"bin": str(PROGRAMS)},
-    "scoutfs": {
-        "bin": str(PROGRAMS),
-        "recall_command": [str(PROGRAMS / "site-recall")],
-        "recall_feed": "lines",
-        "durable_after": "1h",
-    },
-    "custom": SITE,
-}
 TELLING = [name for name in SYSTEMS if name != "scoutfs"]
-BLOCKING = {"spectrum-archive", "protect"}
 LISTS = ["spectrum-archive", "protect", "scoutfs", "custom"]
-
-
-class SettableClock:
-    """The real time, moved by hand."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
-@dataclass
-class Hsm:
-    """One fake system: its mount, and the state of each file on it."""
-
-    root: Path
-    state: Path
-    clock: SettableClock
-    made: list[HsmService] = field(default_factory=list)
-    is_tape_waiting: bool = False
-
-    def service(self, system: str, **settings: object) -> HsmService:
-        table = {"path": str(self.root), "preset": system, **SYSTEMS[system], **settings}
-        service = HsmService.from_settings(TAPE, table, clock=self.clock)
-        self.made.append(service)
-        self._set_patience()
-        service.initialise()
-        return service
-
-    def _set_patience(self) -> None:
-        """Nobody needs to wait for programs of which it is known that they will not end yet."""
-        for service in self.made:
-            is_blocked = self.is_tape_waiting and service._settings.preset in BLOCKING
-            service._recalls.prompt_s = 0.02 if is_blocked else 30.0
-
-    def put(self, key: Key, word: str) -> None:
-        path = self.state / str(self.root / key).lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{word}\n")
-
-    def put_all(self, keys: Sequence[Key], word: str) -> None:
-        for key in keys:
-            self.put(key, word)
-
-    def make_durable(self, keys: Sequence[Key]) -> None:
-        self.put_all(keys, "safe")
-        self.clock.ahead = timedelta(hours=2)
-
-    @contextmanager
-    def unmounted(self) -> Iterator[None]:
-        """The file system is away: its mount point is empty."""
-        elsewhere = self.root.rename(self.root.with_name("elsewhere"))
-        self.root.mkdir()
-        yield
-        self.root.rmdir()
-        elsewhere.rename(self.root)
-
-    def word(self, key: Key) -> str:
-        return (self.state / str(self.root / key).lstrip("/")).read_text().strip()
-
-    def calls(self) -> list[str]:
-        """The programs that were run, with the number of their arguments and these."""
-        calls = self.state / ".calls"
-        return calls.read_text(errors="surrogateescape").splitlines() if calls.exists() else []
-
-    def recalls(self) -> list[str]:
-        return [
-            call
-            for call in self.calls()
-            if call.split()[0] in {"dsmrecall", "dmget", "site-recall"}
-            or call.split()[2:3] in (["hsm_restore"], ["recall"])
-        ]
-
-    @contextmanager
-    def waiting_tape(self) -> Iterator[None]:
-        """Recall programs that wait for the tape do so until the end of the block."""
-        fifo = self.state / ".wait"
-        os.mkfifo(fifo)
-        end = os.open(fifo, os.O_RDWR)
-        self.is_tape_waiting = True
-        self._set_patience()
-        try:
-            yield
-        finally:
-            self.is_tape_waiting = False
-            self._set_patience()
-            os.write(end, b"\n" * 100)
-            fifo.unlink()
-            for service in self.made:
-                for run in service._recalls._running:
-                    run.process.wait(30)
-            os.close(end)
 
 
 @pytest.fixture
@@ -153,7 +33,7 @@ def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hsm]:
     (tmp_path / "mount").mkdir()
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("HSM_STATE", str(tmp_path / "state"))
-    hsm = Hsm(tmp_path / "mount", tmp_path / "state", SettableClock())
+    hsm = Hsm(tmp_path / "mount", tmp_path / "state", MovableClock())
     yield hsm
     for service in hsm.made:
         service.close()
@@ -365,7 +245,7 @@ def test_resident_is_believed_for_a_while_and_not_for_ever(hsm: Hsm) -> None:
     content_of(service, A)
     assert len(hsm.calls()) == before
     hsm.put(A, "offline")
-    hsm.clock.ahead = timedelta(minutes=5)
+    hsm.clock.offset = timedelta(minutes=5)
     with pytest.raises(ObjectOffline):
         service.open(A)
 
@@ -402,10 +282,10 @@ def test_asking_twice_is_asking_once_until_the_system_may_have_forgotten(hsm: Hs
     with hsm.waiting_tape():
         for hours in (0, 1, 5):
             hsm.put(A, "offline")
-            hsm.clock.ahead = timedelta(hours=hours)
+            hsm.clock.offset = timedelta(hours=hours)
             service.stage([A, A])
         assert len(hsm.recalls()) == 1
-        hsm.clock.ahead = timedelta(hours=7)
+        hsm.clock.offset = timedelta(hours=7)
         assert status_of(service, A).staged is Staged.OFFLINE
         service.stage([A])
         assert len(hsm.recalls()) == 2
@@ -448,7 +328,7 @@ def test_notes_go_when_they_are_old(hsm: Hsm, system: str) -> None:
     hsm.put(A, "offline")
     service.stage([A])
     assert len(list((hsm.root / RECALLS).iterdir())) == 1
-    hsm.clock.ahead = timedelta(hours=2)
+    hsm.clock.offset = timedelta(hours=2)
     service.status([A])
     assert list((hsm.root / RECALLS).iterdir()) == []
 
@@ -559,7 +439,7 @@ def test_a_system_that_fails_is_unavailable_and_no_answer(hsm: Hsm, system: str,
     service.put(A, reader(b"bytes"), None)
     service.put(B, reader(b"bytes"), None)
     (hsm.state / trouble).write_text("Segmentation fault\nresident resident resident\n" * 2)
-    hsm.clock.ahead = timedelta(hours=1)
+    hsm.clock.offset = timedelta(hours=1)
     with pytest.raises(ServiceUnavailable, match="tape: "):
         service.status([A, B])
     with pytest.raises(ServiceUnavailable):
@@ -646,7 +526,7 @@ def test_the_age_and_the_system_must_both_say_so(hsm: Hsm) -> None:
     service.put(A, reader(b"bytes"), None)
     hsm.put(A, "safe")
     assert status_of(service, A).durable is Answer.NO
-    hsm.clock.ahead = timedelta(days=2)
+    hsm.clock.offset = timedelta(days=2)
     assert status_of(service, A).durable is Answer.YES
     hsm.put(A, "resident")
     assert status_of(service, A).durable is Answer.NO
@@ -695,7 +575,7 @@ def test_a_copy_that_never_reaches_the_tape_asks_for_a_person(hsm: Hsm, system: 
     service = hsm.service(system, attention_after="7d")
     service.put(A, reader(b"bytes"), None)
     assert status_of(service, A).attention == ""
-    hsm.clock.ahead = timedelta(days=8)
+    hsm.clock.offset = timedelta(days=8)
     assert "not on tape 8 days after" in status_of(service, A).attention
     hsm.put(A, "safe")
     assert status_of(service, A).attention == ""
