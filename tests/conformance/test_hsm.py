@@ -430,6 +430,35 @@ def test_a_recall_goes_on_when_we_are_gone(hsm: Hsm) -> None:
     running.process.wait(30)
 
 
+def test_a_note_that_cannot_be_read_counts_for_nothing(hsm: Hsm) -> None:
+    service = hsm.service("dmf")
+    service.put(A, reader(b"bytes"), None)
+    hsm.put(A, "offline")
+    (hsm.root / RECALLS).mkdir()
+    (hsm.root / RECALLS / "0.keys").symlink_to("/etc/passwd")
+    (hsm.root / RECALLS / "1.keys").write_bytes(b"rubbish without an end")
+    assert status_of(service, A).staged is Staged.OFFLINE
+    service.stage([A])
+    assert len(hsm.recalls()) == 1
+
+
+def test_a_status_does_not_wait_for_the_next_recall_to_begin(hsm: Hsm) -> None:
+    service = hsm.service("protect", recalls_at_once=1)
+    for key in (A, B):
+        service.put(key, reader(b"bytes"), None)
+        hsm.put(key, "offline")
+    with hsm.waiting_tape():
+        service.stage([A])
+        service.stage([B])
+        service._recalls.prompt_s = 30.0
+        service._recalls._running[0].process.kill()
+        service._recalls._running[0].process.wait()
+        found = service.status([A, B])
+    assert found[A].staged is Staged.OFFLINE
+    assert "exit status -9" in found[A].attention
+    assert found[B].staged is Staged.STAGING
+
+
 # ---- what cannot be asked
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO
 
 from omero_archive.errors import ArchiveError, ServiceUnavailable
-from omero_archive.files import Reading, Tree, remove_object, translated
+from omero_archive.files import EntryKind, Reading, Tree, remove_object, translated
 from omero_archive.model import Clock, FileAttributes, Key, printable
 from omero_archive.services.hsm.commands import Command, Feed, batches, start
 from omero_archive.services.hsm.residency import shown
@@ -29,6 +29,8 @@ RECALLS = ".omero-archive/recalls"
 
 PROMPT_S = 1.0
 """How long a new command is waited for: one that fails at once should say so to whoever asked, not to nobody."""
+
+_TAIL_BYTES = 200  # of what a command printed: its last words say why it failed
 
 Resident = Callable[[Sequence[Key]], Sequence[Key]]
 """Which of some files are resident, by the system's own word."""
@@ -86,18 +88,27 @@ class Recalls:
                 if key not in odd:
                     self._waiting[key] = None
                     self._failed.pop(key, None)
-            self._begin(tree)
+            self._begin(tree, prompt_s=self.prompt_s)
         if odd:
             raise ServiceUnavailable(
                 f"{self._command} takes one name a line, and {printable(odd[0])!r} has a newline: recall it by hand."
             )
 
+    def close(self) -> None:
+        """Let go of the commands that are running. They go on."""
+        with self._lock:
+            for run in self._running:
+                run.output.close()
+            self._running.clear()
+
     # ---- with the lock held
 
     def _asked(self, tree: Tree) -> dict[Key, datetime]:
-        now = self._clock()
-        found = dict.fromkeys(self._waiting, now)
-        notes = self._young_notes(tree)
+        found = dict.fromkeys(self._waiting, self._clock())
+        try:
+            notes = self._young_notes(tree)
+        except OSError as error:
+            raise ServiceUnavailable(f"{tree.path(RECALLS)}: {error.strerror}.") from error
         unread = [note for note in notes if note not in self._notes]
         for note in self._resident(unread) if unread else ():
             self._notes[note] = _read(tree, note)
@@ -112,8 +123,8 @@ class Recalls:
         found: dict[Key, datetime] = {}
         for name in list(tree.files_below(RECALLS)):
             entry = tree.look(name)
-            if entry is None:
-                continue
+            if entry is None or entry.kind is not EntryKind.FILE:
+                continue  # nothing of ours
             since = datetime.fromtimestamp(entry.identity.ctime_ns / 1e9, UTC)
             if self._clock() - since < self._ask_again:
                 found[Key(name)] = since
@@ -130,14 +141,14 @@ class Recalls:
         """Look what became of the commands that were running, and let the next ones begin."""
         for run in [run for run in self._running if run.process.poll() is not None]:
             self._end(tree, run)
-        with suppress(ServiceUnavailable):  # noted as a failure of its files
-            self._begin(tree)
+        with suppress(ArchiveError):  # noted as a failure of its files
+            self._begin(tree, prompt_s=0.0)
 
     def _end(self, tree: Tree, run: _Run) -> str:
         """Note how a command ended; why it failed, empty if it did not."""
         self._running.remove(run)
         with run.output as output:
-            output.seek(0)
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
             text = shown(output.read())
         if run.process.returncode == 0:
             return ""
@@ -146,7 +157,7 @@ class Recalls:
         self._forget(tree, run.note)
         return problem
 
-    def _begin(self, tree: Tree) -> None:
+    def _begin(self, tree: Tree, *, prompt_s: float) -> None:
         while self._waiting and len(self._running) < self._at_once:
             paths = {os.fsencode(tree.path(key)): key for key in self._waiting}
             group = next(iter(batches(list(paths), self._command.feed, at_most=self._at_most, newlines_alone=False)))
@@ -160,7 +171,7 @@ class Recalls:
                 raise
             self._running.append(run)
             with suppress(subprocess.TimeoutExpired):
-                run.process.wait(self.prompt_s)
+                run.process.wait(prompt_s)
                 problem = self._end(tree, run)
                 if problem:
                     raise ServiceUnavailable(problem)

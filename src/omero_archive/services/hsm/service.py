@@ -109,6 +109,7 @@ class HsmService(Service):
             self._resident_since.pop(key, None)
 
     def close(self) -> None:
+        self._recalls.close()
         self._mount.close()
 
     # ---- asking
