@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hsm_system import SITE, SYSTEMS, TAPE, Hsm
-from omero_archive.errors import ObjectExists, ObjectMissing, ObjectOffline, ServiceUnavailable, SettingsError
+from hsm_system import BLOCKING, SITE, SYSTEMS, TAPE, Hsm
+from omero_archive.errors import (
+    ArchiveError,
+    ObjectExists,
+    ObjectMissing,
+    ObjectOffline,
+    ServiceUnavailable,
+    SettingsError,
+)
 from omero_archive.model import Key
 from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged
@@ -428,6 +435,22 @@ def test_a_recall_goes_on_when_we_are_gone(hsm: Hsm) -> None:
         (running,) = service._recalls._running
         assert os.getsid(running.process.pid) == running.process.pid != os.getsid(0)
     running.process.wait(30)
+
+
+def test_a_mount_that_cannot_be_written_is_recalled_from_all_the_same(hsm: Hsm, system: str) -> None:
+    service = hsm.service(system)
+    service.put(A, reader(b"bytes"), None)
+    (hsm.root / RECALLS).touch()  # so that nothing can be written there; root may write anywhere else
+    hsm.put(A, "offline")
+    if system in BLOCKING:
+        with pytest.raises(ArchiveError, match="recalls"):
+            service.stage([A])
+        return
+    service.stage([A])
+    hsm.put(A, "offline")
+    service.stage([A])
+    assert status_of(service, A).staged is Staged.STAGING
+    assert len(hsm.recalls()) == 1
 
 
 def test_a_note_that_cannot_be_read_counts_for_nothing(hsm: Hsm) -> None:

@@ -61,6 +61,7 @@ class Recalls:
         self._waiting: dict[Key, None] = {}
         self._running: list[_Run] = []
         self._notes: dict[Key, tuple[Key, ...]] = {}  # what the notes say that were read or written
+        self._unwritten: dict[Key, datetime] = {}  # notes that only we have: the mount is read-only
         self._failed: dict[Key, str] = {}
 
     def asked(self, tree: Tree) -> Mapping[Key, datetime]:
@@ -109,6 +110,7 @@ class Recalls:
             notes = self._young_notes(tree)
         except OSError as error:
             raise ServiceUnavailable(f"{tree.path(RECALLS)}: {error.strerror}.") from error
+        notes |= {note: since for note, since in self._unwritten.items() if self._is_young(since)}
         unread = [note for note in notes if note not in self._notes]
         for note in self._resident(unread) if unread else ():
             self._notes[note] = _read(tree, note)
@@ -118,7 +120,8 @@ class Recalls:
 
     def _young_notes(self, tree: Tree) -> dict[Key, datetime]:
         """The notes that still count, and when they were made. The others go."""
-        if tree.look(RECALLS) is None:
+        there = tree.look(RECALLS)
+        if there is None or there.kind is not EntryKind.DIRECTORY:
             return {}
         found: dict[Key, datetime] = {}
         for name in list(tree.files_below(RECALLS)):
@@ -126,14 +129,18 @@ class Recalls:
             if entry is None or entry.kind is not EntryKind.FILE:
                 continue  # nothing of ours
             since = datetime.fromtimestamp(entry.identity.ctime_ns / 1e9, UTC)
-            if self._clock() - since < self._ask_again:
+            if self._is_young(since):
                 found[Key(name)] = since
             else:
                 self._forget(tree, Key(name))
         return found
 
+    def _is_young(self, since: datetime) -> bool:
+        return self._clock() - since < self._ask_again
+
     def _forget(self, tree: Tree, note: Key) -> None:
         self._notes.pop(note, None)
+        self._unwritten.pop(note, None)
         with suppress(OSError):  # it counts for no longer than `ask_again` anyway
             remove_object(tree, note)
 
@@ -179,10 +186,13 @@ class Recalls:
     def _start(self, tree: Tree, group: Sequence[bytes], keys: tuple[Key, ...]) -> _Run:
         is_list = self._command.feed is Feed.LIST
         note = Key(f"{RECALLS}/{os.urandom(8).hex()}.{'list' if is_list else 'keys'}")
-        named = (
-            b"".join(path + b"\n" for path in group) if is_list else b"".join(os.fsencode(key) + b"\0" for key in keys)
-        )
-        self._write(tree, note, named)
+        parts, end = (group, b"\n") if is_list else ([os.fsencode(key) for key in keys], b"\0")
+        try:
+            self._write(tree, note, b"".join(part + end for part in parts))
+        except ArchiveError:
+            if is_list:
+                raise
+            self._unwritten[note] = self._clock()
         self._notes[note] = keys
         # Files without a name: the command may go on using them when we are gone.
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the command has ended
