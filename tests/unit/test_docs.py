@@ -17,6 +17,7 @@ from omero_archive import errors
 from omero_archive.services.arkivum.settings import ArkivumSettings
 from omero_archive.services.command import CommandSettings
 from omero_archive.services.directory import DirectorySettings
+from omero_archive.services.hsm.settings import HsmSettings
 from omero_archive.services.s3.settings import S3Settings
 from omero_archive.settings import (
     ArchiveSettings,
@@ -45,6 +46,7 @@ TABLES: dict[str, type[BaseModel]] = {
     'services.NAME type = "command"': CommandSettings,
     'services.NAME type = "arkivum"': ArkivumSettings,
     'services.NAME type = "s3"': S3Settings,
+    'services.NAME type = "hsm"': HsmSettings,
     "release": ReleaseSettings,
     "work": WorkSettings,
     "audit": AuditSettings,
