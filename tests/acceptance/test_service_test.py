@@ -213,6 +213,15 @@ def test_ctrl_c_cleans_up(archive: Callable[[str], Archive]) -> None:
     assert directory.objects() == ["x.tif"]
 
 
+def test_a_service_that_is_only_read_is_not_tested(archive: Callable[[str], Archive]) -> None:
+    directory = archive("directory")
+    settings = directory.settings.read_text().replace('copies = ["tape"]', 'copies = ["disk"]')
+    disk = f'\n[services.disk]\ntype = "directory"\npath = "{directory.path.parent / chr(120)}"\n'
+    directory.settings.write_text(settings.replace("\n[release]", f"\nread_only = true\n{disk}[release]"))
+    assert directory.report(exits=3)["error"]["type"] == "ServiceIsReadOnly"
+    assert directory.objects() == ["x.tif"]
+
+
 @pytest.mark.parametrize("arguments", [("--quick", "--slow"), ("--wait", "soon")])
 def test_wrong_options_are_refused(archive: Callable[[str], Archive], arguments: tuple[str, ...]) -> None:
     assert archive("directory").report(*arguments, exits=2)["error"]["type"] == "WrongUse"

@@ -11,10 +11,11 @@ from omero_archive.app import open_site
 from omero_archive.cli.options import DryRun, Json, SettingsFile
 from omero_archive.cli.output import Output, human_size
 from omero_archive.cli.service_report import document, tell, tell_end, tell_leftovers
-from omero_archive.errors import ArchiveError, ServiceUnavailable, Unavailable, WrongUse
+from omero_archive.errors import ArchiveError, ServiceIsReadOnly, ServiceUnavailable, Unavailable, WrongUse
 from omero_archive.model import ServiceName
 from omero_archive.service import SCRATCH, Service
 from omero_archive.settings import load_settings, parse_duration, settings_file
+from omero_archive.steps.check import check_service
 from omero_archive.steps.site import Site
 from omero_archive.testing.conformance import (
     CHECKS,
@@ -59,11 +60,11 @@ def service_test(
         if dry_run:
             _tell_plan(output, name, bench, keep=keep)
             return
-        _require_order(output, name, bench.service)
+        _require_order(output, site, ServiceName(name))
         output.say(f"Testing {name} below {bench.prefix}: {len(CHECKS)} rules.")
         judgements: list[Judgement] = []
         try:
-            for judgement in _judged(bench):
+            for judgement in _judged(bench, site, ServiceName(name)):
                 judgements.append(judgement)
                 tell(output, judgement)
         finally:
@@ -107,9 +108,11 @@ def _tell_plan(output: Output, name: str, bench: Bench, *, keep: bool) -> None:
     output.document({"command": "service test", "dry_run": True, "service": name, "checks": rules})
 
 
-def _require_order(output: Output, name: str, service: Service) -> None:
-    """Raise `ServiceUnavailable` unless the service finds itself in order: nothing is stored in what is not."""
-    wrong = [finding for finding in service.check() if not finding.is_fine]
+def _require_order(output: Output, site: Site, name: ServiceName) -> None:
+    """Raise unless the service may be written to and finds itself in order: nothing is stored in what is not."""
+    if site.settings.common(name).read_only:
+        raise ServiceIsReadOnly(f"services.{name}.read_only is true in the settings; nothing was tested.")
+    wrong = [finding for finding in check_service(site, name) if not finding.is_fine]
     for finding in wrong:
         output.say(f"FAIL  {finding.subject}: {finding.text}")
         if finding.advice:
@@ -119,12 +122,12 @@ def _require_order(output: Output, name: str, service: Service) -> None:
         raise ServiceUnavailable(f"{name} is not in order, so that nothing was tested and nothing stored: {texts}.")
 
 
-def _judged(bench: Bench) -> Iterator[Judgement]:
+def _judged(bench: Bench, site: Site, name: ServiceName) -> Iterator[Judgement]:
     """Each check in turn, until the archive cannot be reached any more."""
     for check in CHECKS:
         judgement = judge(check, bench)
         yield judgement
-        if judgement.verdict is Verdict.UNAVAILABLE and not all(each.is_fine for each in bench.service.check()):
+        if judgement.verdict is Verdict.UNAVAILABLE and not all(each.is_fine for each in check_service(site, name)):
             return
 
 
