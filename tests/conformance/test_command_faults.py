@@ -369,11 +369,14 @@ def test_what_interrupts_us_ends_the_command_so_that_no_late_answer_is_taken_for
 
 def test_a_command_ends_when_omero_archive_is_killed(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
+    table = {
+        "command": ["dash", "-c", PRELUDE + 'echo $$ >"$HERE/pid"; ' + GOOD],
+        "spool": str(tmp_path / "spool"),
+        "environment": {"HERE": str(tmp_path)},
+    }
     program = f"""
 from omero_archive.services.command import CommandService
-table = {{"command": ["dash", "-c", {PRELUDE + 'echo $$ >"$HERE/pid"; ' + GOOD!r}], "spool": {str(tmp_path / "spool")!r},
-         "environment": {{"HERE": {str(tmp_path)!r}}}}}
-CommandService.from_settings("tape", table, clock=None).status(["a"])
+CommandService.from_settings("tape", {table!r}, clock=None).status(["a"])
 print("asked", flush=True)
 input()
 """
