@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -363,6 +365,29 @@ def test_what_interrupts_us_ends_the_command_so_that_no_late_answer_is_taken_for
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert is_fine(service)
+
+
+def test_a_command_ends_when_omero_archive_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    table = {
+        "command": ["dash", "-c", PRELUDE + 'echo $$ >"$HERE/pid"; ' + GOOD],
+        "spool": str(tmp_path / "spool"),
+        "environment": {"HERE": str(tmp_path)},
+    }
+    program = f"""
+from omero_archive.services.command import CommandService
+CommandService.from_settings("tape", {table!r}, clock=None).status(["a"])
+print("asked", flush=True)
+input()
+"""
+    ours = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert ours.stdout is not None
+    assert any(b"asked" in line for line in ours.stdout)
+    pid = int((tmp_path / "pid").read_text())
+    assert is_alive(pid)
+    ours.kill()
+    ours.communicate()
+    assert eventually(lambda: not is_alive(pid))
 
 
 def test_a_forked_process_has_a_command_of_its_own(make: Make) -> None:

@@ -8,7 +8,8 @@ in between, not before 1 s has passed, then 2 s, 4 s, and so on up to a minute.
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
@@ -62,14 +63,8 @@ class Conversation:
 
     def ask(self, verb: Verb, fields: Mapping[str, object], take: Take | None = None) -> Done:
         """Ask and wait for the answer. Raises what it answers instead, and `ServiceUnavailable` after a fault."""
-        with self._lock:
-            try:
-                answer = self._exchange(self._running(), verb, fields, take, self._settings.timeout.total_seconds())
-            except CommandFault as fault:
-                raise self._given_up(fault, verb) from fault
-            except BaseException:
-                self._drop()  # an answer may be on its way for which nobody waits any more
-                raise
+        with self._asking(verb):
+            answer = self._exchange(self._running(), verb, fields, take, self._settings.timeout.total_seconds())
             self._faults = 0
         if isinstance(answer, Failure):
             raise ERRORS[answer.error](f"{self._name}: {self.public(answer.message) or answer.error}")
@@ -78,11 +73,8 @@ class Conversation:
 
     def introduction(self) -> Hello:
         """What the command said of itself; it is started if it does not run. Raises `ServiceUnavailable`."""
-        with self._lock:
-            try:
-                self._running()
-            except CommandFault as fault:
-                raise self._given_up(fault, HELLO) from fault
+        with self._asking(HELLO):
+            self._running()
             assert self._hello is not None  # noqa: S101
             return self._hello
 
@@ -95,6 +87,17 @@ class Conversation:
 
     # ---- one question
 
+    @contextmanager
+    def _asking(self, verb: Verb) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except CommandFault as fault:
+                raise self._given_up(fault, verb) from fault
+            except BaseException:
+                self._drop()  # an answer may be on its way for which nobody waits any more
+                raise
+
     def _exchange(
         self, child: Child, verb: Verb, fields: Mapping[str, object], take: Take | None, silence_s: float
     ) -> Message:
@@ -104,7 +107,9 @@ class Conversation:
             message = parse(child.next_line(silence_s), self._number, verb)
             match message:
                 case Progress():
-                    _log.debug("command is at it", service=self._name, text=self.public(message.progress))
+                    _log.debug(
+                        "command is at it", action=verb.name, service=self._name, text=self.public(message.progress)
+                    )
                 case Done() | Failure():
                     child.is_there()  # nothing may follow the answer
                     return message
@@ -120,7 +125,7 @@ class Conversation:
             child = self._child = None
         if child is not None and not child.is_there():
             how = child.end()
-            _log.warning("command ended between two questions", service=self._name, how=how)
+            _log.warning("command ended between two questions", action="restart", service=self._name, how=how)
             child = self._child = None
         return self._start() if child is None else child
 
@@ -139,7 +144,13 @@ class Conversation:
         assert isinstance(answer, Hello)  # noqa: S101
         self._require_agreement(answer)
         self._hello = answer
-        _log.info("command started", service=self._name, command=self.public(answer.name), version=answer.version)
+        _log.info(
+            "command started",
+            action="start",
+            service=self._name,
+            command=self.public(answer.name),
+            version=answer.version,
+        )
         return child
 
     def _environment(self) -> dict[str, str]:
@@ -180,7 +191,7 @@ class Conversation:
         ended = f"; {how}" if how else ""
         said = f" Its last words: {words}." if words else ""
         self._last_fault = f"{fault}{quoted}{ended}.{said}"
-        _log.warning("command failed", service=self._name, verb=verb.name, fault=self._last_fault)
+        _log.warning("command failed", action=verb.name, service=self._name, fault=self._last_fault)
         return ServiceUnavailable(
             f"{self._name}: asked to {verb.name}, the command {self._settings.command[0]} {self._last_fault} "
             "Nothing is concluded from it."
@@ -198,7 +209,7 @@ class Conversation:
 
     def _heard(self, line: str) -> str:
         words = self.public(line)
-        _log.info("command says", service=self._name, text=words)
+        _log.info("command says", action="stderr", service=self._name, text=words)
         return words
 
     def public(self, text: str) -> str:
