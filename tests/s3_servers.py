@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -141,7 +141,8 @@ def seaweed_server() -> Iterator[str]:
             _wait_for(endpoint, process, place / "log")
             yield endpoint
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # it does not end by SIGTERM
+            with suppress(ProcessLookupError):  # it died by itself: `_wait_for` has said why
+                os.killpg(process.pid, signal.SIGKILL)  # it does not end by SIGTERM
             process.wait()
 
 
@@ -161,6 +162,8 @@ def _command(place: Path, ports: list[int]) -> list[str]:
         f"-volume.port={volume}",
         f"-filer.port={filer}",
         f"-iam.port={iam}",
+        "-s3.port.iceberg=0",  # else fixed ports, on which a second server of this machine dies
+        "-s3.port.lance=0",
         f"-filer.localSocket={place / 'filer.sock'}",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
