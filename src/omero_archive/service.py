@@ -135,7 +135,8 @@ class Capabilities:
 class Service(ABC):
     """One configured archive service.
 
-    Guarantees, each checked by the conformance suite:
+    Guarantees, checked by `omero_archive.testing.conformance` but for crashes, secrets and a service's own words,
+    which only the plugin's own tests can know:
 
     - Nothing is visible until it is whole: no reader, listing or status ever shows part of an object.
     - `put` of the same content under the same key again is a no-op; of other content it raises `ObjectExists`
