@@ -200,6 +200,13 @@ def test_the_queue_waits_for_a_recall_that_is_staged_and_ends_it(shop: Shop) -> 
         shop.facility.clock.advance(minutes=10)
         result = Engine(shop.facility.site).run()
         assert (result.failed, shop.facility.residency(SLUG)) == (0, Residency.RECALLING)
+    assert not any("failed" in line for line in shop.told()), "waiting is no failure"
+    shop.tape.set(Fault.UNAVAILABLE, verb="status", times=1)
+    for service in (shop.glacier, shop.disk):
+        service.set(Fault.UNAVAILABLE, times=1)
+    shop.facility.clock.advance(hours=2)
+    assert Engine(shop.facility.site).run().failed == 1
+    assert not shop.facility.record(SLUG).needs_attention, "it is the first failure, however often was waited before"
     shop.facility.clock.advance(hours=2)
     result = Engine(shop.facility.site).run()
     assert (result.done, result.failed, shop.facility.residency(SLUG)) == (1, 0, Residency.ONLINE)
