@@ -244,6 +244,13 @@ def test_a_service_that_keeps_failing_is_asked_for_no_more_files(shop: Shop) -> 
     assert shop.opened() == {"tape": min(3, len(shop.keys)), "glacier": len(shop.keys), "disk2": 0}
 
 
+def test_where_copy_after_copy_is_wrong_the_next_service_is_not_asked_for_each(shop: Shop) -> None:
+    shop.tape.set(Fault.DAMAGED)
+    shop.recall()
+    assert shop.opened() == {"tape": len(shop.keys), "glacier": len(shop.keys), "disk2": 0}
+    assert shop.glacier.asked == [1, 1, 1, *([len(shop.keys) - 3] if len(shop.keys) > 3 else [])][: len(shop.keys)]
+
+
 def test_what_may_pass_decides_about_a_file_that_can_be_had_nowhere(shop: Shop) -> None:
     shop.tape.set(Fault.DAMAGED)
     shop.glacier.set(Fault.UNAVAILABLE)
