@@ -307,6 +307,10 @@ class Engine:
             ):
                 return  # it was done: only the answer to its commit was lost
             bundle = bundles.by_id(connection, job.first)
+            asked_at = recalls.asked_at(connection, job.first) if isinstance(error, ObjectOffline) else None
+            if asked_at is not None:
+                bundles.waits(connection, job.first, str(error), self._site.look_again_at(asked_at))
+                return
             # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
             may_pass = job.step == "evict" and isinstance(error, Refused)
             retry_at = self._site.retry_at(Busy() if may_pass else error, bundle.attempts)

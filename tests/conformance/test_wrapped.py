@@ -41,6 +41,8 @@ TAPE = ServiceName("tape")
 A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
 B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 SECRET = "hunter2/ and=more"
+A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
+B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
 
 
 def now() -> datetime:

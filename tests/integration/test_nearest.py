@@ -200,6 +200,13 @@ def test_the_queue_waits_for_a_recall_that_is_staged_and_ends_it(shop: Shop) -> 
         shop.facility.clock.advance(minutes=10)
         result = Engine(shop.facility.site).run()
         assert (result.failed, shop.facility.residency(SLUG)) == (0, Residency.RECALLING)
+    assert not any("failed" in line for line in shop.told()), "waiting is no failure"
+    shop.tape.set(Fault.UNAVAILABLE, verb="status", times=1)
+    for service in (shop.glacier, shop.disk):
+        service.set(Fault.UNAVAILABLE, times=1)
+    shop.facility.clock.advance(hours=2)
+    assert Engine(shop.facility.site).run().failed == 1
+    assert not shop.facility.record(SLUG).needs_attention, "it is the first failure, however often was waited before"
     shop.facility.clock.advance(hours=2)
     result = Engine(shop.facility.site).run()
     assert (result.done, result.failed, shop.facility.residency(SLUG)) == (1, 0, Residency.ONLINE)
@@ -235,6 +242,13 @@ def test_a_service_that_keeps_failing_is_asked_for_no_more_files(shop: Shop) -> 
     shop.tape.set(Fault.UNAVAILABLE, verb="open")
     shop.recall()
     assert shop.opened() == {"tape": min(3, len(shop.keys)), "glacier": len(shop.keys), "disk2": 0}
+
+
+def test_where_copy_after_copy_is_wrong_the_next_service_is_not_asked_for_each(shop: Shop) -> None:
+    shop.tape.set(Fault.DAMAGED)
+    shop.recall()
+    assert shop.opened() == {"tape": len(shop.keys), "glacier": len(shop.keys), "disk2": 0}
+    assert shop.glacier.asked == [1, 1, 1, *([len(shop.keys) - 3] if len(shop.keys) > 3 else [])][: len(shop.keys)]
 
 
 def test_what_may_pass_decides_about_a_file_that_can_be_had_nowhere(shop: Shop) -> None:

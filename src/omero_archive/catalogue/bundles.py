@@ -408,6 +408,12 @@ def failed(
     record(connection, number, "failed", detail={"error": message})
 
 
+def waits(connection: sa.Connection, number: int, message: str, retry_at: datetime) -> None:
+    """Write beside a bundle's state what it waits for. That is no failure, and ends a row of them."""
+    values = {"attempts": 0, "last_error": printable(message), "retry_at": retry_at, "needs_attention": False}
+    connection.execute(bundle.update().where(bundle.c.id == number).values(**values))
+
+
 def file_record(row: Any) -> FileRecord:
     """A row with the columns of `file` as a record."""
     checksum = None

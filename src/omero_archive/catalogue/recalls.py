@@ -40,6 +40,13 @@ def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
         record(connection, bundle_id, "recall", new=outcome)
 
 
+def asked_at(connection: sa.Connection, bundle_id: int) -> datetime | None:
+    """When the open recall of a bundle was asked for; None if there is none."""
+    is_open = sa.and_(recall.c.bundle_id == bundle_id, recall.c.finished_at.is_(None))
+    found: datetime | None = connection.scalar(sa.select(recall.c.requested_at).where(is_open))
+    return found
+
+
 def staged_since(connection: sa.Connection, bundle_id: int, service: ServiceName, *, files: int) -> datetime:
     """When a service was first asked to stage files of the bundle, since its recall began; now, if it never was.
 

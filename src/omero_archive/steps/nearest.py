@@ -40,6 +40,7 @@ class Supply:
         self._out: set[int] = set()  # numbers of copies that gave no good bytes
         self._away: dict[ServiceName, ArchiveError] = {}
         self._in_a_row: Counter[ServiceName] = Counter()
+        self._asked: Counter[ServiceName] = Counter()
         self._problems: dict[int, list[ArchiveError]] = {}  # by number of the file
 
     # ---- reading
@@ -137,11 +138,14 @@ class Supply:
     def _ask(self, service: ServiceName) -> None:
         """Ask a service about all files that are still wanted and cannot be had from a nearer one, as far as known."""
         due: dict[Key, CopyRecord] = {}
+        self._asked[service] += 1
+        # Where nearer copies keep proving wrong, file after file, all the others are asked about at once.
+        is_patient = self._asked[service] <= FAILURES_IN_A_ROW
         for copies in self._copies.values():
             for copy in copies:
                 if copy.service == service and self._is_left(copy) and copy.id not in self._said:
                     due[copy.key] = copy
-                if self._is_left(copy) and self._is_known_online(copy):
+                if is_patient and self._is_left(copy) and self._is_known_online(copy):
                     break
         try:
             answers = self._site.services[service].status(due)

@@ -100,6 +100,14 @@ class Site:
             return None
         return self.clock() + work.retry_after * (1 << min(attempts, 10))
 
+    def look_again_at(self, since: datetime) -> datetime:
+        """When to look again at what a service brings back since then: a quarter of that time later, at least hourly.
+
+        It counts no tries: after two days of waiting the first answer that is lost must not be the one too many.
+        """
+        now, work = self.clock(), self.settings.work
+        return now + max(work.retry_after, min((now - since) / 4, max(timedelta(hours=1), work.poll)))
+
     def close_breaker(self) -> None:
         """Begin to count failures anew."""
         work = self.settings.work
