@@ -1,6 +1,7 @@
 """Arkivum's appliance, played by the simulator: the contract, and everything that only an appliance can do wrong."""
 
 import datetime as dt
+import fcntl
 import hashlib
 import ipaddress
 import itertools
@@ -655,6 +656,8 @@ def test_where_the_bytes_are_is_not_guessed(site: Site, stored: ArkivumService, 
 
 def test_the_simulator_lets_whoever_reads_without_asking_wait_for_the_tape(site: Site, stored: ArkivumService) -> None:
     """So that the tests above would notice."""
+    if not _has_leases(site.path / "leased"):
+        pytest.skip(f"the file system of {site.path} has no leases, as some overlays: readers get zeros there")
     site.pass_by(GREEN)
     assert site.simulator.autoclear(site.at(A)) == 1
     before = site.reads_while_offline()
@@ -667,6 +670,15 @@ def test_the_simulator_lets_whoever_reads_without_asking_wait_for_the_tape(site:
     finally:
         careless.kill()
         careless.wait()
+
+
+def _has_leases(path: Path) -> bool:
+    with path.open("w") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError:
+            return False
+        return True
 
 
 # ---- who asks, and of whom
