@@ -32,6 +32,7 @@ from omero_archive.service import (
 from omero_archive.services.arkivum.answers import Unintelligible
 from omero_archive.services.arkivum.checking import findings
 from omero_archive.services.arkivum.client import Appliance, Silence
+from omero_archive.services.arkivum.comparing import compare_with_tape
 from omero_archive.services.arkivum.paths import path_of
 from omero_archive.services.arkivum.reading import Md5Reader
 from omero_archive.services.arkivum.recalls import Recalls
@@ -77,20 +78,28 @@ class ArkivumService(Service):
         return outcome.receipt
 
     def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
-        readers: dict[Key, list[Md5Reader]] = {}
+        readers: dict[Key, list[tuple[Incoming, Md5Reader]]] = {}
         wrapped = []
         for incoming in group:
             reader = Md5Reader(incoming.reader, self._hashing)
-            readers.setdefault(incoming.key, []).append(reader)
+            readers.setdefault(incoming.key, []).append((incoming, reader))
             wrapped.append(replace(incoming, reader=reader))
         with closing(self._mount.put_group(wrapped)) as outcomes:
             for outcome in outcomes:
                 # A key that is named twice has its outcomes in the order of its readers.
-                reader = readers[outcome.key].pop(0)
-                if outcome.receipt is None:
-                    yield outcome
-                else:
-                    yield replace(outcome, receipt=replace(outcome.receipt, digests={"md5": reader.md5}))
+                yield self._with_md5(outcome, *readers[outcome.key].pop(0))
+
+    def _with_md5(self, outcome: Outcome, incoming: Incoming, reader: Md5Reader) -> Outcome:
+        receipt = outcome.receipt
+        if isinstance(outcome.error, ObjectOffline):
+            try:
+                said = self.status([incoming.key])[incoming.key]
+                receipt = compare_with_tape(self._name, incoming, reader, said, offline=outcome.error)
+            except ArchiveError as error:
+                return Outcome(key=incoming.key, error=error)
+        if receipt is None:
+            return outcome
+        return Outcome(key=incoming.key, receipt=replace(receipt, digests={"md5": reader.md5}))
 
     def open(self, key: Key, offset: int = 0) -> BinaryIO:
         return self._mount.open(key, offset)
