@@ -63,7 +63,9 @@ class DemoBucket:
 
     def fetch(self, key: Key) -> bytes:
         """The bytes of an object, restored if need be."""
-        self._client.restore_object(Bucket=BUCKET, Key=key, RestoreRequest={"Days": 1})
+        head = self.head(key)
+        if head is not None and head.get("StorageClass") == STORAGE_CLASS:
+            self._client.restore_object(Bucket=BUCKET, Key=key, RestoreRequest={"Days": 1})
         content: bytes = self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return content
 
@@ -72,7 +74,8 @@ class DemoBucket:
         head = self.head(key)
         assert head is not None, f"{key} is not there"  # noqa: S101
         where = {"Bucket": BUCKET, "Key": key}
-        common = {"Metadata": head["Metadata"], "StorageClass": STORAGE_CLASS, "ChecksumAlgorithm": "SHA256"}
+        storage_class = head.get("StorageClass", "STANDARD")
+        common = {"Metadata": head["Metadata"], "StorageClass": storage_class, "ChecksumAlgorithm": "SHA256"}
         if "-" not in head["ETag"]:
             self._client.put_object(Body=content, **where, **common)
             return
