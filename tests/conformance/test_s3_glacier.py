@@ -131,6 +131,18 @@ def test_intelligent_tiering_is_restored_without_a_number_of_days(far: S3Service
     assert [b"Days" in body for body in proxy.bodies("?restore")] == [False]
 
 
+def test_manifests_and_what_healing_sets_aside_stay_readable(cold: Bucket, glacier: S3Service) -> None:
+    keys = [Key("manifests/Fileset-1/omero.json"), Key("damaged/Fileset-1/1/x.tif"), Key("manifestsX")]
+    for key in keys:
+        glacier.put(key, reader(b"bytes"), None)
+    answers = glacier.status(keys)
+    assert [answers[key].staged for key in keys] == [Staged.ONLINE, Staged.ONLINE, Staged.OFFLINE]
+    assert [answers[key].word for key in keys] == ["STANDARD", "STANDARD", "GLACIER"]
+    with closing(cold.service(storage_class="GLACIER", warm_prefixes=[])) as service:
+        service.put(Key("manifests/Fileset-2/omero.json"), reader(b"bytes"), None)
+        assert status_of(service, Key("manifests/Fileset-2/omero.json")).staged is Staged.OFFLINE
+
+
 def test_days_and_tier_are_those_of_the_settings(faulty: Bucket, proxy: S3Proxy) -> None:
     with closing(faulty.service(storage_class="DEEP_ARCHIVE", restore_days=3, restore_tier="Bulk")) as service:
         service.initialise()

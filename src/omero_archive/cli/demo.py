@@ -17,7 +17,9 @@ Directory = Annotated[
 Keep = Annotated[bool, typer.Option("--keep", help="Leave everything, PostgreSQL running, to be tried by hand.")]
 Remove = Annotated[bool, typer.Option("--remove", help="Stop and remove the demo that --keep left in --dir.")]
 Large = Annotated[int, typer.Option("--large-mib", min=1, help="Size of the large image, in MiB.")]
-Service = Annotated[str, typer.Option("--service", help="The type of archive service to show: directory or arkivum.")]
+Service = Annotated[
+    str, typer.Option("--service", help="The type of archive service to show: directory, arkivum or s3.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The numbers as JSON at the end; the story on standard error.")]
 
 

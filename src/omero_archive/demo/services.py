@@ -7,13 +7,16 @@ whether it has the original's bytes, whether `sha256sum -c` is content with the 
 import filecmp
 import os
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from omero_archive.demo.bucket import BUCKET, PART_BYTES, STORAGE_CLASS, DemoBucket
 from omero_archive.model import Key
 from omero_archive.testing.arkivum import Simulator
+from omero_archive.testing.s3_server import ACCESS_KEY, SECRET_KEY, MotoServer
 
 _DAY = 86400
 
@@ -169,7 +172,80 @@ class ArkivumDemo(DemoService):
             self._simulator = None
 
 
-KINDS: Mapping[str, type[DemoService]] = {"directory": DirectoryDemo, "arkivum": ArkivumDemo}
+class S3Demo(DemoService):
+    """S3 Glacier, played by moto, a process of its own: what is stored is cold at once."""
+
+    waiting = (
+        "A copy counts only when it is safe. S3 has the bytes and reports their checksums, but this site wants them in "
+        "a second region too, and trusts that this takes a day: `durable_after`. Until then nothing is replaced."
+    )
+    passing = "A day passes (the demo shortens `durable_after` instead) ..."
+    takes_bytes_away = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._server = MotoServer(directory)
+
+    @property
+    def _bucket(self) -> DemoBucket:
+        return DemoBucket(self._server.endpoint)
+
+    def start(self) -> None:
+        self._server.start()
+        self._bucket.make()
+        for name, secret in (("access-key", ACCESS_KEY), ("secret-key", SECRET_KEY)):
+            (self.directory / name).write_text(secret)
+
+    def settings(self) -> Mapping[str, object]:
+        return {
+            "type": "s3",
+            "endpoint": self._server.endpoint,
+            "bucket": BUCKET,
+            "storage_class": STORAGE_CLASS,
+            "part_size": PART_BYTES,
+            "durable_after": "1d",
+            "access_key": {"file": str(self.directory / "access-key")},
+            "secret_key": {"file": str(self.directory / "secret-key")},
+        }
+
+    def let_time_pass(self) -> None:
+        written = self.directory.with_name("omero-archive.toml")
+        written.write_text(written.read_text().replace('durable_after = "1d"', 'durable_after = "0s"'))
+
+    def take_bytes_away(self) -> None:
+        self._bucket.let_restores_end()
+        self._server.slow_restores(3)
+
+    def bring_bytes_back(self) -> None:
+        # They come while they are asked about, see `slow_restores`.
+        return
+
+    def has(self, key: Key) -> bool:
+        return self._bucket.head(key) is not None
+
+    def has_bytes_of(self, key: Key, original: Path) -> bool:
+        return self._bucket.has_bytes_of(key, original)
+
+    def damage(self, key: Key) -> None:
+        self._server.slow_restores(None)
+        content = bytearray(self._bucket.fetch(key))
+        content[-1] ^= 0x01
+        self._bucket.store(key, bytes(content))
+        self._bucket.fetch(key)  # restored, so that healing can set the damaged bytes aside at once
+
+    def check_manifests(self) -> bool:
+        with tempfile.TemporaryDirectory(prefix="omero-archive-demo-") as top:
+            for key in self._bucket.objects():
+                path = Path(top) / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self._bucket.fetch(key))
+            return check_manifests_below(Path(top))
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+KINDS: Mapping[str, type[DemoService]] = {"directory": DirectoryDemo, "arkivum": ArkivumDemo, "s3": S3Demo}
 """What `omero-archive demo --service` knows."""
 
 

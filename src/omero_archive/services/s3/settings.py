@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from omero_archive.model import Key
 from omero_archive.settings import AbsolutePath, Duration, Secret, Size
 
 _ESCAPES = frozenset("\\\x7f")
@@ -52,6 +53,7 @@ class S3Settings(BaseModel):
     session_token: Secret | None = None
     profile: str | None = None
     storage_class: str = "STANDARD"
+    warm_prefixes: tuple[str, ...] = ("manifests/", "damaged/")
     restore_tier: Literal["Expedited", "Standard", "Bulk"] = "Standard"
     restore_days: int = Field(default=7, ge=1)
     online_classes: tuple[str, ...] = ()
@@ -81,6 +83,10 @@ class S3Settings(BaseModel):
     def is_path_style(self) -> bool:
         """Whether the bucket is named in the path and not in the host; vendors' own endpoints mostly want that."""
         return self.addressing == "path" if self.addressing is not None else self.endpoint is not None
+
+    def class_of(self, key: Key) -> str:
+        """The storage class with which an object is stored."""
+        return "STANDARD" if key.startswith(self.warm_prefixes) else self.storage_class
 
     @property
     def keeps_checksums(self) -> bool:

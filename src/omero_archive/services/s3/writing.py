@@ -189,7 +189,9 @@ class Writer:
             MTIME_NS: str(reader.attributes.mtime_ns),
             MODE: f"{reader.attributes.mode:04o}",
         }
-        parameters = self._common(metadata) | self._proof_of(body, digest) | {"Key": object_name, "IfNoneMatch": "*"}
+        parameters = (
+            self._common(key, metadata) | self._proof_of(body, digest) | {"Key": object_name, "IfNoneMatch": "*"}
+        )
         if self._settings.keeps_checksums:
             parameters["ChecksumAlgorithm"] = "SHA256"
         try:
@@ -208,7 +210,7 @@ class Writer:
         self._sweep(key, object_name)
         # The attributes and, mostly, the digest are known only when all is read: too late to write them beside it.
         metadata = {PART_SIZE: str(settings.part_size)} | ({} if expected is None else {SHA256: expected.sha256})
-        parameters = self._common(metadata) | {"Key": object_name}
+        parameters = self._common(key, metadata) | {"Key": object_name}
         if settings.keeps_checksums:
             parameters |= {"ChecksumAlgorithm": "SHA256", "ChecksumType": "COMPOSITE"}
         try:
@@ -316,10 +318,11 @@ class Writer:
             "Raise `part_size`; memory grows with it."
         )
 
-    def _common(self, metadata: Mapping[str, str]) -> dict[str, object]:
+    def _common(self, key: Key, metadata: Mapping[str, str]) -> dict[str, object]:
         parameters: dict[str, object] = {"Metadata": metadata, "ContentType": "application/octet-stream"}
-        if self._settings.storage_class != "STANDARD":
-            parameters["StorageClass"] = self._settings.storage_class
+        storage_class = self._settings.class_of(key)
+        if storage_class != "STANDARD":
+            parameters["StorageClass"] = storage_class
         lock = self._settings.object_lock
         if lock is not None:
             parameters["ObjectLockMode"] = lock.mode
