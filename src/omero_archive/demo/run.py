@@ -18,9 +18,8 @@ from omero_archive.settings import load_settings
 def run_demo(directory: Path | None, *, kind: str, keep: bool, large_mib: int, console: Console) -> Story:
     """The whole demo. `directory` must be new or empty; default is one for the occasion, removed afterwards.
 
-    `kind` is the type of archive service, one of `KINDS`. Raises `WrongUse` for a directory that holds something,
-    `BrokenInvariant` where a claim does not hold; then
-    the directory stays, to be looked at.
+    `kind` is the type of archive service, one of `KINDS`. Raises `WrongUse` for another, and for a directory that
+    holds something; `BrokenInvariant` where a claim does not hold: then the directory stays, to be looked at.
     """
     if kind not in KINDS:
         raise WrongUse(f"demo --service {kind}: there are {', '.join(KINDS)}.")
