@@ -119,6 +119,7 @@ def test_the_whole_cycle_brings_everything_back(command_site: CommandSite) -> No
         "done": 48,
         "failed": 1,
         "damaged": 1,
+        "waiting": 0,
         "stopped": None,
     }
     rotted = site.demo.fileset("rotted")
@@ -381,7 +382,13 @@ def test_requests_are_decided_by_an_administrator(command_site: CommandSite) -> 
     site.run(
         "request", "Fileset:1", "Fileset:2", "--for", "alice", "--reason", "paper is out", "--keep-until", "2040-01-31"
     )
-    assert site.run("run", "--json").json["summary"] == {"done": 0, "failed": 0, "damaged": 0, "stopped": None}
+    assert site.run("run", "--json").json["summary"] == {
+        "done": 0,
+        "failed": 0,
+        "damaged": 0,
+        "waiting": 0,
+        "stopped": None,
+    }
     (one,) = site.run("status", "Fileset:1", "--json").json["objects"]
     assert (one["decision"], one["requested_by"], one["reason"], one["keep_until"]) == (
         "REQUESTED",
@@ -434,7 +441,13 @@ def test_a_recall_for_later_is_done_by_the_next_run(command_site: CommandSite) -
     assert (item["text"], item["residency"]) == ("asked for", "OFFLINE")
     waiting = site.run("status", "Fileset:3", "--json").json["objects"][0]["waiting"]
     assert [one["why"] for one in waiting] == ["recalls are open"]
-    assert site.run("run", "--json").json["summary"] == {"done": 1, "failed": 0, "damaged": 0, "stopped": None}
+    assert site.run("run", "--json").json["summary"] == {
+        "done": 1,
+        "failed": 0,
+        "damaged": 0,
+        "waiting": 0,
+        "stopped": None,
+    }
     assert all(path.exists() for path in site.demo.paths(site.demo.fileset("ics")))
 
 
