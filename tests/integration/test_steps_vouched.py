@@ -135,12 +135,19 @@ def test_what_is_offline_and_without_a_digest_is_staged_all_at_once_and_read_whe
 
 
 def test_waiting_for_a_tape_is_never_given_up(facility: Facility) -> None:
-    offline(facility, reports=False)
+    service = offline(facility, reports=False)
     write(facility)
     for _ in range(facility.site.settings.work.attempts + 3):
         verified(facility)
-        assert column(facility, "needs_attention") == {False}
         facility.clock.advance(hours=1)
+    (facility.demo.directory / "tape").rename(facility.demo.directory / "elsewhere")  # one answer is lost
+    verified(facility)
+    assert column(facility, "needs_attention") == {False}
+    (facility.demo.directory / "elsewhere").rename(facility.demo.directory / "tape")
+    service.online |= {Key(key) for key in facility.demo.fileset("ics").keys}
+    facility.clock.advance(days=1)
+    verified(facility)
+    assert column(facility, "state") == {CopyState.VERIFIED}
 
 
 def test_another_digest_than_was_written_is_damage(facility: Facility) -> None:

@@ -57,10 +57,15 @@ class CopyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a copy could not go on, and when to try again (None: not before a person has looked)."""
+    """Why a copy could not go on, and when to try again (None: not before a person has looked).
+
+    Waiting for bytes is counted as tries too, since they make it ask ever more rarely, but up to `most_attempts` only:
+    after two days of waiting the first answer that is lost must not be the one too many.
+    """
 
     message: str
     retry_at: datetime | None
+    most_attempts: int | None = None
     is_damage: bool = False  # bytes are not what they were, here or there
 
 
@@ -304,13 +309,17 @@ def failed(connection: sa.Connection, failures: Mapping[int, Failure], *, state:
             copy.update()
             .where(copy.c.id == number, copy.c.state == state)
             .values(
-                attempts=copy.c.attempts + 1,
+                attempts=_one_more(failure.most_attempts),
                 last_error=printable(failure.message),
                 retry_at=failure.retry_at,
                 needs_attention=failure.retry_at is None,
             )
         ).rowcount
     return noted
+
+
+def _one_more(most: int | None) -> sa.ColumnElement[int]:
+    return copy.c.attempts + 1 if most is None else sa.func.least(copy.c.attempts + 1, most)
 
 
 def slice_failed(connection: sa.Connection, piece: Slice, state: CopyState, failure: Failure) -> None:

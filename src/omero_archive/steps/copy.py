@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omero_archive.catalogue import copies
 from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
-from omero_archive.errors import ArchiveError, Damage
+from omero_archive.errors import ArchiveError, Damage, ObjectOffline
 from omero_archive.service import Incoming, Outcome
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
@@ -53,8 +53,12 @@ def copy(site: Site, piece: Slice) -> Tally:
 
 def failure(site: Site, record: CopyRecord, error: ArchiveError) -> Failure:
     """An error as it is written beside the state of a copy."""
-    is_damage = isinstance(error, Damage)
-    return Failure(message=str(error), retry_at=site.retry_at(error, record.attempts), is_damage=is_damage)
+    return Failure(
+        message=str(error),
+        retry_at=site.retry_at(error, record.attempts),
+        is_damage=isinstance(error, Damage),
+        most_attempts=max(0, site.settings.work.attempts - 4) if isinstance(error, ObjectOffline) else None,
+    )
 
 
 def damaged(failures: Iterable[Failure]) -> int:
