@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -172,12 +173,14 @@ def _command(place: Path, ports: list[int]) -> list[str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, with the one 10000 above each, which SeaweedFS takes for gRPC."""
+    """Ports that are free, with the one 10000 above each, which SeaweedFS takes for gRPC.
+
+    Below those that the kernel gives to clients, and by chance: other workers look for some at the same time.
+    """
     found: list[int] = []
-    number = 20_000 + os.getpid() % 20_000
     while len(found) < count:
-        number += 1
-        if all(_is_free(port) for port in (number, number + 10_000)):
+        number = 11_000 + secrets.randbelow(11_000)
+        if number not in found and all(_is_free(port) for port in (number, number + 10_000)):
             found.append(number)
     return found
 

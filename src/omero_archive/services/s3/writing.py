@@ -11,13 +11,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 
 from omero_archive.errors import (
     FixityMismatch,
     ItemFailed,
-    ObjectExists,
     ServiceUnavailable,
     SettingsError,
     TargetFailed,
@@ -25,7 +23,8 @@ from omero_archive.errors import (
 )
 from omero_archive.model import Clock, Fixity, Key, ServiceName, printable
 from omero_archive.service import Receipt
-from omero_archive.services.s3.checksums import PARTS, WHOLE, PartDigests, in_base64
+from omero_archive.services.s3.checksums import PARTS, PartDigests, in_base64
+from omero_archive.services.s3.comparing import Comparer, Taken
 from omero_archive.services.s3.connection import Connection, Refusal, advice, is_older
 from omero_archive.services.s3.objects import MODE, MTIME_NS, PART_SIZE, SHA256, Head
 from omero_archive.services.s3.settings import S3Settings
@@ -43,20 +42,8 @@ _DAMAGED_ON_THE_WAY = frozenset(
 _CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """What came out of a reader: the evidence, and the digests of the parts into which it was cut."""
-
-    fixity: Fixity
-    digests: PartDigests
-
-
 class Writer:
-    """Stores objects in one bucket. Safe for several threads.
-
-    `read_back` gives the SHA-256 of an object that is there, for servers whose checksums cannot be compared; it
-    raises `ObjectOffline` for one that would have to be staged.
-    """
+    """Stores objects in one bucket. Safe for several threads. `read_back` is what `Comparer` wants."""
 
     def __init__(
         self,
@@ -71,7 +58,7 @@ class Writer:
         self._settings = settings
         self._connection = connection
         self._clock = clock
-        self._read_back = read_back
+        self._comparer = Comparer(name, connection, read_back)
         self._parts = ThreadPoolExecutor(max_workers=PARTS_AT_ONCE, thread_name_prefix="s3-part")
         self._lock = threading.Lock()
         self._ours: set[str] = set()
@@ -83,20 +70,14 @@ class Writer:
     def put(self, key: Key, object_name: str, reader: Reader, expected: Fixity | None) -> Receipt:
         """Store one object, or find that it is there. Raises as `Service.put`."""
         # Asked first: a server may not know If-None-Match, and what is there says how it was cut.
-        there = self._head(key, object_name)
+        there = self._comparer.head(key, object_name)
         if there is not None:
             cut = self._connection.part_size(object_name, there, key) if PARTS in there.digests else None
             taken = self._read(key, reader, expected, part_size=cut or self._settings.part_size)
-            return self._compare(key, there, taken)
+            return self._comparer.compare(key, there, taken)
         return self._store(key, object_name, reader, expected)
 
     # ---- what is there
-
-    def _head(self, key: Key, object_name: str) -> Head | None:
-        try:
-            return self._connection.head(object_name, key)
-        except Refusal as refusal:
-            raise self._connection.unavailable(key, refusal) from refusal
 
     def _read(self, key: Key, reader: Reader, expected: Fixity | None, *, part_size: int) -> Taken:
         """Read only, to compare with what is there."""
@@ -114,35 +95,6 @@ class Writer:
                 f"{self._name}: {printable(key)} came with other bytes than expected; nothing was stored."
             )
         return Taken(fixity=fixity, digests=digests)
-
-    def _compare_with_new(self, key: Key, object_name: str, taken: Taken) -> Receipt:
-        """Somebody stored an object under this key while we wrote ours."""
-        there = self._head(key, object_name)
-        if there is None:
-            raise ServiceUnavailable(f"{self._name}: {printable(key)} was there and went while we looked.")
-        return self._compare(key, there, taken)
-
-    def _compare(self, key: Key, there: Head, taken: Taken) -> Receipt:
-        """A receipt if what is there is what was read. Raises `ObjectExists`, `ObjectOffline`."""
-        digests: Mapping[str, str] = {}
-        if there.size_bytes != taken.fixity.size_bytes:
-            is_same = False
-        elif WHOLE in there.digests:
-            is_same = there.digests[WHOLE] == taken.fixity.sha256
-        elif PARTS in there.digests and there.digests[PARTS] == taken.digests.composite():
-            is_same = True
-            digests = {PARTS: taken.digests.composite()}
-        elif PARTS in there.digests and there.part_size == taken.digests.part_size:
-            is_same = False
-        else:
-            # No checksum, or one of parts that were cut otherwise: the bytes must be looked at.
-            is_same = self._read_back(key, there) == taken.fixity.sha256
-        if not is_same:
-            raise ObjectExists(
-                f"{self._name}: other content lies at {self._connection.place}/{printable(key)} already; it was not "
-                "overwritten. Find out whose it is; move it away by hand if it is nobody's."
-            )
-        return Receipt(key=key, size_bytes=taken.fixity.size_bytes, was_there=True, digests=digests)
 
     # ---- storing
 
@@ -198,7 +150,7 @@ class Writer:
             answer = self._connection.ask("put_object", key, Body=body, **parameters)
         except Refusal as refusal:
             if refusal.status == 412:
-                return self._compare_with_new(key, object_name, whole)
+                return self._comparer.compare_with_new(key, object_name, whole)
             raise self.refused(key, refusal) from refusal
         self._require_same(key, answer.get("ChecksumSHA256"), in_base64(digest))
         return Receipt(key=key, size_bytes=whole.fixity.size_bytes, was_there=False)
@@ -244,7 +196,7 @@ class Writer:
             # NoSuchUpload: it was completed, and the answer was lost; boto3 asked again.
             if refusal.status == 412 or refusal.code == "NoSuchUpload":
                 upload.abort()
-                return self._compare_with_new(key, object_name, whole)
+                return self._comparer.compare_with_new(key, object_name, whole)
             raise self.refused(key, refusal) from refusal
         answered = answer.get("ChecksumSHA256")
         self._require_same(key, answered and answered.partition("-")[0], composite.partition("-")[0])
