@@ -21,6 +21,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from omero_archive.model import ServiceName
 from omero_archive.services.s3.service import S3Service
@@ -206,7 +207,7 @@ def _wait_for(endpoint: str, process: "subprocess.Popen[bytes]", log: Path) -> N
                 pass
             s3.create_bucket(Bucket="ready")
             s3.put_object(Bucket="ready", Key="ready", Body=b"ready")
-        except (OSError, urllib.error.URLError, s3.exceptions.ClientError, boto3.exceptions.Boto3Error):
+        except (OSError, urllib.error.URLError, ClientError, BotoCoreError):
             sleep(0.1)
         else:
             return
