@@ -313,6 +313,7 @@ def test_progress_keeps_a_slow_command_alive(make: Make) -> None:
 
 
 def test_nothing_is_left_of_commands_that_failed(make: Make) -> None:
+    others = children()  # of this test process: servers of other tests
     service = make("hello; next; sleep 1000 & exit 1")
     with pytest.raises(ServiceUnavailable):
         service.status([A])
@@ -322,7 +323,7 @@ def test_nothing_is_left_of_commands_that_failed(make: Make) -> None:
             service.status([A])
         service._talk._not_before = 0.0
     assert sorted(os.listdir("/proc/self/fd")) == before
-    assert children() == []
+    assert set(children()) <= set(others)
 
 
 @pytest.mark.parametrize("fault", ["echo rubbish", "exit 1", "kill -9 $$", "status; ok; next; status; ok"])
@@ -347,10 +348,11 @@ def test_closing_lets_a_command_end_by_itself(make: Make, tmp_path: Path) -> Non
 
 def test_closing_ends_a_command_that_does_not_end_by_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "CLOSING_S", 0.1)
+    others = children()
     service = make("hello; next; status; ok; while :; do sleep 100; done")
     assert is_fine(service)
     service.close()
-    assert children() == []
+    assert set(children()) <= set(others)
 
 
 def test_what_interrupts_us_ends_the_command_so_that_no_late_answer_is_taken_for_another(make: Make) -> None:

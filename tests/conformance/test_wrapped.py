@@ -25,9 +25,10 @@ from omero_archive.model import Key, ServiceName
 from omero_archive.service import Answer, Finding, Incoming, ObjectStatus, Outcome, Service
 from omero_archive.services.directory import DirectoryService
 from omero_archive.settings import Secret
+from omero_archive.testing.conformance import SMALL_SIZES, Bench
 from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
 from omero_archive.testing.faulty_service import Fault, FaultyService
-from omero_archive.testing.pytest_suite import ServiceConformance
+from omero_archive.testing.pytest_suite import ServiceConformance, bench_for
 from omero_archive.wrapped.base import Wrapped
 from omero_archive.wrapped.configured import configured_service
 from omero_archive.wrapped.dry_run import DryRun
@@ -71,31 +72,39 @@ def slept() -> list[float]:
 # ---- the contract
 
 
-class TestWrapped(ServiceConformance):
+class DecoratorConformance(ServiceConformance):
+    """What decorators do does not depend on the size: small objects, so that the rules are soon tried."""
+
+    @pytest.fixture
+    def bench(self, service: Service) -> Bench:
+        return bench_for(service, sizes=SMALL_SIZES)
+
+
+class TestWrapped(DecoratorConformance):
     @pytest.fixture
     def service(self, directory: DirectoryService) -> Service:
         return Wrapped(directory)
 
 
-class TestRetrying(ServiceConformance):
+class TestRetrying(DecoratorConformance):
     @pytest.fixture
     def service(self, directory: DirectoryService, slept: list[float]) -> Service:
         return Retrying(directory, retries=2, sleep=slept.append)
 
 
-class TestThrottled(ServiceConformance):
+class TestThrottled(DecoratorConformance):
     @pytest.fixture
     def service(self, directory: DirectoryService) -> Service:
         return Throttled(directory, rate=10 << 30)
 
 
-class TestLoggedAndRedacted(ServiceConformance):
+class TestLoggedAndRedacted(DecoratorConformance):
     @pytest.fixture
     def service(self, directory: DirectoryService) -> Service:
         return Logged(Redacted(directory, Redaction([])), TAPE)
 
 
-class TestConfigured(ServiceConformance):
+class TestConfigured(DecoratorConformance):
     """As a site has it, with every common key that allows to store."""
 
     @pytest.fixture

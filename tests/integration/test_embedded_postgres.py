@@ -97,12 +97,15 @@ def test_a_directory_it_cannot_use_has_a_stand_in(directory: Path, obstacle: str
     else:
         directory = directory / ("x" * 100)
     server = EmbeddedPostgres(directory, durable=False)
+    assert not server.was_made()
     with server:
         assert server.base != directory
         assert query(server, "SELECT 1") == 1
+    assert EmbeddedPostgres(directory).was_made()
     assert EmbeddedPostgres(directory).base == server.base
     server.remove()
     assert not server.base.exists()
+    assert not server.was_made()
 
 
 def test_programs_that_the_account_cannot_reach_are_copied(

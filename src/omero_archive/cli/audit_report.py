@@ -48,6 +48,7 @@ class Report:
     _manifests: Counter[ManifestVerdict] = field(default_factory=Counter)
     _healed: int = 0
     _not_healed: int = 0
+    _waiting: int = 0  # of those that were not healed
     _read_bytes: int = 0
     _problems: list[dict[str, object]] = field(default_factory=list)
     _mended: list[dict[str, object]] = field(default_factory=list)
@@ -127,7 +128,10 @@ class Report:
         if good:
             self.output.say(f"{name}: {len(good)} healed, such as {_subject(good[0])}: {good[0].text}.")
         for one in became:
-            if one.error is not None:
+            if isinstance(one.error, ObjectOffline):
+                self._waiting += 1
+                self.output.say(f"{name}: not healed yet: {one.text}")
+            elif one.error is not None:
                 self.output.say(f"{name}: NOT healed, {type(one.error).__name__}: {one.text}")
 
     def remaining(self, site: Site, scope: Scope) -> None:
@@ -180,9 +184,13 @@ class Report:
             self.output.say(f"Manifests: {manifests}.")
         if self._healed:
             self.output.say(f"{self._healed} copies healed; `omero-archive run` verifies and confirms them.")
-        if self._not_healed:
-            self.output.say(f"{self._not_healed} not healed: a person must look.")
-        elif self._facts.get("broken_now"):
+        if self._waiting:
+            self.output.say(
+                f"{self._waiting} wait for bytes that an archive brings back; say `audit --heal` again then."
+            )
+        if self._not_healed > self._waiting:
+            self.output.say(f"{self._not_healed - self._waiting} not healed: a person must look.")
+        elif not self._waiting and self._facts.get("broken_now"):
             self.output.say(f"{self._facts['broken_now']} copies are damaged or missing: `omero-archive audit --heal`.")
 
 

@@ -154,6 +154,10 @@ class EmbeddedPostgres:
             pid = pid if not self._ended(pid, seconds) else None
         self._process = None
 
+    def was_made(self) -> bool:
+        """Whether there are files of a server for this directory. Makes nothing."""
+        return any((place / "data").is_dir() for place in (self._wanted, self._stand_in))
+
     def remove(self) -> None:
         """Stop the server and delete all its files, also those under /var/tmp."""
         self.stop()
@@ -172,8 +176,12 @@ class EmbeddedPostgres:
             self._account.own(self._wanted)
             if self._account.succeeds(["test", "-w", self._wanted]):
                 return self._make_private(self._wanted)
+        return self._make_private(self._stand_in)
+
+    @property
+    def _stand_in(self) -> Path:
         digest = hashlib.sha256(os.fsencode(self._wanted)).hexdigest()[:12]
-        return self._make_private(_FALLBACK / f"omero-archive-{os.geteuid()}-{digest}")
+        return _FALLBACK / f"omero-archive-{os.geteuid()}-{digest}"
 
     def _make_private(self, base: Path) -> Path:
         with suppress(FileExistsError):

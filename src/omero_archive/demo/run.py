@@ -49,9 +49,11 @@ def run_demo(directory: Path | None, *, kind: str, keep: bool, large_mib: int, c
 def remove_demo(directory: Path) -> None:
     """Stop and remove what `--keep` left. Raises `WrongUse` for a directory that is no demo."""
     place = directory.resolve()
-    if not settings_path(place).is_file() or not (place / "postgres").is_dir():
+    postgres = EmbeddedPostgres(place / "postgres")
+    # Its files may lie elsewhere: a socket's path must be short.
+    if not settings_path(place).is_file() or not postgres.was_made():
         raise WrongUse(f"{place} is not a demo that was kept; nothing was removed.")
-    EmbeddedPostgres(place / "postgres").remove()
+    postgres.remove()
     shutil.rmtree(place)
 
 
