@@ -524,6 +524,7 @@ def test_a_program_that_is_not_there_is_named_by_check(hsm: Hsm, system: str) ->
         service.status([A])
     texts = [finding.text for finding in service.check() if not finding.is_fine]
     assert any("/nowhere/at-all" in text for text in texts)
+    assert len(set(texts)) == len(texts)
 
 
 def test_one_file_that_cannot_be_asked_about_leaves_the_others_their_answers(hsm: Hsm, system: str) -> None:

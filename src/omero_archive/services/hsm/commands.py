@@ -6,7 +6,6 @@ or into a file whose path takes the place of `{list}`.
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -61,10 +60,6 @@ class Command:
         """What goes to its standard input."""
         end = {Feed.NUL: b"\0", Feed.LINES: b"\n"}.get(self.feed, b"")
         return b"".join(path + end for path in paths) if end else b""
-
-    def program(self) -> str | None:
-        """The file that would be run, None if there is none that can be."""
-        return shutil.which(self.argv[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ Between the answer and the opening the system may release the file; then the rea
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -221,7 +222,8 @@ class HsmService(Service):
         if not mount.is_fine:
             return [mount]
         commands = [self._system.status, self._system.recall, self._system.recalling, self._confirm_command()]
-        findings = [self._check_program(command) for command in commands if command is not None]
+        programs = dict.fromkeys(command.argv[0] for command in commands if command is not None)
+        findings = [self._check_program(program) for program in programs]
         missing = [finding for finding in findings if finding is not None]
         return [mount, *(missing or [self._check_answers()])]
 
@@ -229,13 +231,13 @@ class HsmService(Service):
         argv = self._settings.confirm_command
         return Command(argv=argv) if argv else None
 
-    def _check_program(self, command: Command) -> Finding | None:
-        if command.program() is not None:
+    def _check_program(self, program: str) -> Finding | None:
+        if shutil.which(program) is not None:
             return None
         return Finding(
             subject=f"service {self._name}",
             is_fine=False,
-            text=f"there is no program {command.argv[0]} that this user may run",
+            text=f"there is no program {program} that this user may run",
             advice="Install the system's client here, or name the directory of its programs by `bin`.",
         )
 
