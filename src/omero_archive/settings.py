@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -31,6 +32,15 @@ from omero_archive.states import ReleasePolicy, Rule
 
 DEFAULT_FILE = Path("/etc/omero-archive.toml")
 VARIABLE = "OMERO_ARCHIVE_SETTINGS"
+
+EXCLUDED_PROGRAMS = (
+    *("updatedb", "plocate-build", "mlocate"),
+    *("tracker-extract", "tracker-miner-f", "localsearch-3", "baloo_file_extr", "recollindex"),
+    *("tumblerd", "ffmpegthumbnail", "gdk-pixbuf-thum", "thumbnail.so"),
+    *("clamscan", "clamdscan", "clamd", "freshclam"),
+    *("bacula-fd", "bareos-fd", "dsmc", "restic", "borg", "duplicity", "amandad", "nbostpxy"),
+)
+"""Programs whose opens recall nothing: indexers, thumbnailers, virus scanners, backups. Names as Linux cuts them."""
 
 _TIME_UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -262,6 +272,49 @@ class AuditSettings(_Table):
     rate: Size | None = None
 
 
+class OnOpen(StrEnum):
+    """What the mount does when a file is opened whose bytes are away."""
+
+    FAIL = "fail"  # an error at once; the recall goes on without the program that asked
+    WAIT = "wait"  # the program waits for the recall, up to a bound
+    DENY = "deny"  # an error, and no recall
+
+
+class MountRule(_Table):
+    """`[[mount.rules]]`: for which files something else applies than for all. What is left out fits every file."""
+
+    service: ServiceName | None = None
+    group: str | None = None
+    under: str | None = None
+    on_open: OnOpen
+    wait: Duration | None = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.service is None and self.group is None and self.under is None:
+            raise ValueError("names neither service, group nor under; what is for all files stands in [mount] itself")
+        return self
+
+
+class MountSettings(_Table):
+    """`[mount]`: what the mount does when bytes are away, and for whom."""
+
+    on_open: OnOpen = OnOpen.FAIL
+    wait: Duration = timedelta(seconds=30)
+    rules: tuple[MountRule, ...] = ()
+    excluded_programs: tuple[str, ...] = EXCLUDED_PROGRAMS
+    excluded_users: tuple[str, ...] = ()
+    direct: tuple[ServiceName, ...] = ()
+    allow_other: bool = True
+
+
+class RecallSettings(_Table):
+    """`[recall]`: how many recalls go on at once, and how many opening files may begin."""
+
+    at_once: int = Field(default=100, ge=1)
+    opens_per_hour: int = Field(default=1000, ge=1)
+
+
 class Settings(_Table):
     """All settings. `services` maps each name to its table, with `type`."""
 
@@ -270,6 +323,8 @@ class Settings(_Table):
     archive: ArchiveSettings
     services: Mapping[ServiceName, Mapping[str, Any]] = Field(min_length=1)
     release: ReleaseSettings
+    mount: MountSettings = MountSettings()
+    recall: RecallSettings = RecallSettings()
     work: WorkSettings = WorkSettings()
     audit: AuditSettings = AuditSettings()
 
@@ -279,6 +334,11 @@ class Settings(_Table):
             if not isinstance(table.get("type"), str):  # pydantic reports ValueError, not TypeError
                 problem = "must be a text" if "type" in table else "is missing"
                 raise ValueError(f"services.{name}.type: {problem}")  # noqa: TRY004
+        named = [(f"mount.rules: {rule.service}", rule.service) for rule in self.mount.rules if rule.service]
+        named += [(f"mount.direct: {name}", name) for name in self.mount.direct]
+        for where, name in named:
+            if name not in self.services:
+                raise ValueError(f"{where}: there is no [services.{name}]")
         for name in self.release.policy.of:
             if name not in self.services:
                 raise ValueError(f"release.copies: there is no [services.{name}]")

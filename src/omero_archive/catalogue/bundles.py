@@ -69,6 +69,7 @@ class BundleRecord:
     released_at: datetime | None
     near_since: datetime | None
     pinned_until: datetime | None
+    last_opened_at: datetime | None
     attempts: int
     last_error: str | None
     retry_at: datetime | None

@@ -105,6 +105,7 @@ bundle = Table(
     Column("released_at", DateTime(timezone=True)),
     Column("near_since", DateTime(timezone=True)),
     Column("pinned_until", DateTime(timezone=True)),
+    Column("last_opened_at", DateTime(timezone=True)),  # through the mount, as far as it was told
     *_failures(),
     _one_of("decision", Decision),
     _one_of("residency", Residency),
@@ -192,10 +193,27 @@ recall = Table(
     Column("requested_by", Text, nullable=False),
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("reason", Text),
+    Column("priority", Integer, nullable=False, server_default=text("0")),  # greater goes first: see `recalls.py`
+    Column("started_at", DateTime(timezone=True)),  # when its turn came; null while it is in the queue
+    Column("service", Text),  # the one that brings most of it, for what is learned from the past
     Column("finished_at", DateTime(timezone=True)),
     Column("outcome", Text),
     Index("ix_recall_bundle_id", "bundle_id"),
+    Index("ix_recall_service_finished_at", "service", "finished_at"),
     Index("uq_recall_open", "bundle_id", unique=True, postgresql_where=text("finished_at IS NULL")),
+)
+
+# Programs that wait at `open` of a file in a mount. A row counts until its `until`: a mount that died leaves nothing.
+waiting_open = Table(
+    "waiting_open",
+    metadata,
+    Column("mount", Text, primary_key=True),  # host and mount point
+    Column("bundle_id", BigInteger, ForeignKey("bundle.id"), primary_key=True),
+    Column("waiters", Integer, nullable=False),
+    Column("who", Text, nullable=False),  # one of them: program and user
+    Column("since", DateTime(timezone=True), nullable=False),
+    Column("until", DateTime(timezone=True), nullable=False),
+    Index("ix_waiting_open_bundle_id", "bundle_id"),
 )
 
 event = Table(
