@@ -124,7 +124,7 @@ class DiskFailed(Unavailable):
 
 
 class Busy(Unavailable):
-    """Another process is working on this bundle."""
+    """Another process is working on this bundle, or has one of its files open."""
 
 
 class ObjectOffline(Unavailable):

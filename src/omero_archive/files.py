@@ -122,6 +122,23 @@ class Tree:
         """A descriptor of the plain file at the path. Raises `UnsafePath` for a symbolic link."""
         return self._open(relative, os.O_RDONLY | os.O_NOFOLLOW)
 
+    def is_open(self, relative: str) -> bool | None:
+        """Whether anybody has the file at the path open or mapped, this process too; None if that cannot be told.
+
+        Also through another name of it, or through a mount that hands its bytes on. Somebody may open it the moment
+        after. It cannot be told on network file systems, and of files of others unless root asks.
+        """
+        try:
+            fd = self.open_to_read(relative)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            return None
+        try:
+            return disk.is_open_elsewhere(fd)
+        finally:
+            disk.close(fd)
+
     def directories_in(self, relative: str) -> list[str]:
         """The names of the directories in a directory, sorted; none if it is not there."""
         if self.look(relative) is None:
