@@ -15,6 +15,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── UnsafePath
     │   ├── WrongState
     │   ├── ServiceIsReadOnly
+    │   ├── RootNotServed
     │   └── OriginalUnfit
     ├── Unavailable                   exit 4   not now; try again later (retryable)
     │   ├── ServiceUnavailable
@@ -94,6 +95,10 @@ class WrongState(Refused):
 
 class ServiceIsReadOnly(Refused):
     """The settings say that this archive service is only read; nothing in it was changed."""
+
+
+class RootNotServed(Refused):
+    """Near bytes are not to be seen under the archive root, so links to it would lead nowhere; is the mount there?"""
 
 
 class OriginalUnfit(Refused):
