@@ -74,7 +74,7 @@ def test_the_threads_of_a_java_server_are_java(tmp_path: Path) -> None:
 
 def test_a_name_is_cut_by_linux_and_may_be_no_text(tmp_path: Path) -> None:
     program = os.path.join(os.fsencode(tmp_path), b"a \xff (long) name.exe")
-    shutil.copy("/bin/cat", program)
+    shutil.copy(b"/bin/cat", program)
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdin is not None
         assert running.stdout is not None

@@ -57,7 +57,7 @@ class Timing:
     books_s: float = 1.0
     flush_s: float = 30.0
     rest_s: float = 1.0  # of the catalogue, after a failure
-    decided_within_s: float = 10.0  # else whoever opens is told that it could not be found out
+    decided_within_s: float = 30.0  # else whoever opens is told that it could not be found out
     threads: int = 4
     undecided: int = 4000
     waiting: int = 20_000
