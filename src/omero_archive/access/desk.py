@@ -35,6 +35,9 @@ class Desk:
     def submit(self, ticket: Ticket) -> bool:
         """Put it in the line; False if that is full, or nobody works any more."""
         with self._changed:
+            if len(self._line) >= self._limit:
+                # Those whose time was up, or that were given up, need no place any more.
+                self._line = deque(waiting for waiting in self._line if not waiting.is_over)
             if self._is_stopped or len(self._line) >= self._limit:
                 return False
             self._line.append(ticket)
