@@ -32,6 +32,7 @@ from omero_archive.cli import (
     service_test,
     status,
     unarchive,
+    units,
     worker,
 )
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
@@ -58,6 +59,7 @@ services = typer.Typer(help="The archive services of this site.", epilog=EXIT_CO
 for command in (
     demo.demo,
     init.init,
+    units.units,
     check.check,
     find.find,
     files.files,
