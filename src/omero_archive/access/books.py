@@ -11,6 +11,8 @@ from omero_archive.catalogue import recalls, waiting
 from omero_archive.catalogue.waiting import WaitedFor, WaitingRow
 from omero_archive.states import Residency
 
+_AWAY = (Residency.OFFLINE, Residency.RECALLING)
+
 End = Callable[[Ticket, Opened | Refusal], None]
 
 
@@ -52,7 +54,7 @@ class Books:
                 self._lately.forget(number)
                 for one in self._waiters.of(number):
                     self._end(one.ticket, refusal)
-            elif not found[number].is_asked_for:
+            elif not found[number].is_asked_for and found[number].residency in _AWAY:
                 again.append(number)
         self._ask_again(again)
 

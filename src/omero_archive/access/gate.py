@@ -190,7 +190,7 @@ class Gate:
             for ticket in tickets:
                 self._refuse(ticket, Reason.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a program waiting for ever
-            _log.exception("a fault in omero-archive", action="open", error=repr(error))
+            self._log.fault(error)
             for ticket in tickets:
                 self._refuse(ticket, Reason.UNKNOWN, f"a fault in omero-archive: {error!r}")
 
@@ -207,7 +207,7 @@ class Gate:
         if opened is not None:
             self._end(ticket, opened)
             return None
-        if away is None or away.bundle.residency is Residency.RESIDENT:
+        if away is None or _is_back(away.bundle):
             self._refuse(ticket, Reason.MOVED, "it is not in the archive any more")
             return None
         return self._wished(ticket, away)
@@ -315,3 +315,9 @@ class Gate:
                 self._flushed_at = self._clock()
                 with self._reach.asking():
                     self._noted.flush(self._reach.catalogue)
+
+
+def _is_back(bundle: BundleRecord) -> bool:
+    """Whether the originals are in their place again. An unarchive says so last, after near bytes went."""
+    is_being_put_back = bundle.residency is Residency.ONLINE and bundle.intent == "unarchive"
+    return bundle.residency is Residency.RESIDENT or is_being_put_back
