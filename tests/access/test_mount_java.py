@@ -127,7 +127,9 @@ def test_a_program_that_waits_gets_the_right_bytes_after_a_workers_recall(
     assert all_right(site, file_ways, "dicom")
 
 
-def test_what_was_opened_and_mapped_before_an_eviction_keeps_its_bytes(site: MountedSite, file_ways: FileWays) -> None:
+def test_what_was_opened_and_mapped_keeps_its_bytes_through_eviction_and_recall(
+    site: MountedSite, file_ways: FileWays
+) -> None:
     site.facility.recall("omero4")
     path = max(site.paths("omero4"), key=lambda one: one.stat().st_size)
     right = {"mapping": f"sha256 {site.digests[path]}", "open file": f"sha256 {site.digests[path]}"}
@@ -135,6 +137,10 @@ def test_what_was_opened_and_mapped_before_an_eviction_keeps_its_bytes(site: Mou
     assert file_ways.ask("held", path) == right
     site.evict_under_readers("omero4")
     assert file_ways.ask("ways", path) == exceptions(path, "No data available")
+    assert file_ways.ask("held", path) == right
+    # It comes again as another inode on disk, while the old one is still open through the mount.
+    site.facility.recall("omero4")
+    assert all_right(site, file_ways, "omero4")
     assert file_ways.ask("held", path) == right
 
 
