@@ -26,7 +26,7 @@ from bench.table import Peak, Row, render
 from omero_archive.demo.postgres import EmbeddedPostgres
 
 PARTS = ("large", "small", "release", "access")
-QUICK_MIB = 256
+ROUNDS = 3
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -62,10 +62,10 @@ def _access(options: argparse.Namespace) -> tuple[list[Access], list[Figure]]:
     with _place(options) as place:
         extent = access.Extent(
             command=options.command,
-            mib=options.mib or (QUICK_MIB if options.quick else access.LARGE_MIB),
+            mib=options.mib or (access.QUICK_MIB if options.quick else access.FULL_MIB),
             files=access.QUICK_FILES if options.quick else access.FULL_FILES,
             names=access.QUICK_NAMES if options.quick else access.FULL_NAMES,
-            rounds=options.rounds,
+            rounds=options.rounds or (3 if options.quick else access.ROUNDS),
         )
         return access.measure(place, extent)
 
@@ -86,7 +86,7 @@ def _wanted(options: argparse.Namespace) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure (default: beside the checkout)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured (default: 3; the mount: 7)")
     parser.add_argument("--quick", action="store_true", help="with little data: does it run? The times mean nothing")
     parser.add_argument("--only", choices=PARTS, action="append", help="not all of it")
     parser.add_argument("--mib", type=int, help="the size of the file that is read through the mount (default: 1024)")
@@ -96,7 +96,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(omero: Omero, options: argparse.Namespace) -> tuple[list[Row], list[Peak]]:
-    cold = Cold()
+    cold, rounds = Cold(), options.rounds or ROUNDS
     for program in ("rsync", "rclone", "cp"):
         print(version(program))
     print(f"cold cache: {cold.how}")
@@ -108,26 +108,26 @@ def _measure(omero: Omero, options: argparse.Namespace) -> tuple[list[Row], list
         if name not in wanted:
             continue
         bench = CopyBench(omero, fileset, options.command, cold)
-        for number in range(options.rounds):
+        for number in range(rounds):
             bench.round(number)
         what = f"{len(fileset.files)} files, {fileset.size_bytes / (1 << 20):.0f} MiB"
         _print_parts(what, bench)
         rows += copies.rows(name, f"archive {what}, verified", bench.taken)
         peaks.append(copies.peak(what, bench.taken))
     if "release" in wanted:
-        rows += _release(omero, options, cold)
+        rows += _release(omero, options, cold, rounds=rounds)
     return rows, peaks
 
 
-def _release(omero: Omero, options: argparse.Namespace, cold: Cold) -> list[Row]:
+def _release(omero: Omero, options: argparse.Namespace, cold: Cold, *, rounds: int) -> list[Row]:
     bench = CopyBench(omero, omero.small, options.command, cold)
     bench.prepare_ours()
     bench.ours("add", omero.small.reference)
     bench.ours("run")
     releases = ReleaseBench(omero, bench)
-    for number in range(options.rounds):
+    for number in range(rounds):
         releases.round()
-        if number + 1 < options.rounds:  # unarchive gave up the bundle
+        if number + 1 < rounds:  # unarchive gave up the bundle
             bench.ours("add", omero.small.reference)
             bench.ours("run")
     return release.rows(releases.taken, len(omero.small.files))

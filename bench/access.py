@@ -23,7 +23,8 @@ from bench.omero import Omero, Sizes, build
 from bench.programs import DROP_CACHES, Failed, run
 from omero_archive.demo.postgres import EmbeddedPostgres
 
-LARGE_MIB = 1024
+ROUNDS = 7
+FULL_MIB, QUICK_MIB = 1024, 128
 FULL_FILES, QUICK_FILES = 10_000, 2_000
 FULL_NAMES, QUICK_NAMES = 100_000, 20_000
 WAITS = 5
@@ -58,6 +59,7 @@ def _on_site(omero: Omero, extent: Extent) -> tuple[list[Access], list[Figure]]:
     def ours(*arguments: str) -> None:
         run([extent.command, "--settings", first, *arguments], log=omero.directory / "log")
 
+    omero.archive.mkdir()
     ours("init")
     roots[1].mkdir()
     ours("add", omero.large.reference, omero.small.reference)
@@ -108,7 +110,7 @@ def _memory(server: Server, near: Path, client: Client, names: int) -> Figure:
 
 def _waiting(omero: Omero, root: Path, near: Path, client: Client, ours: Callable[..., None]) -> Figure:
     """How long a program that waits for a recall still waits when the bytes are there: five times."""
-    relative = Path("ManagedRepository") / omero.large.files[0].relative_to(omero.large.directory.parents[2])
+    relative = omero.key(omero.large.files[0])
     above = (near / relative).parent.parent
     took = []
     for _ in range(WAITS):

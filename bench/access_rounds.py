@@ -45,10 +45,8 @@ class AccessBench:
         self._servers = servers
         self._near = near
         self._ways = (near, servers[0].root, servers[1].root)
-        repository = omero.large.directory.parents[2]
-        self._large = Path("ManagedRepository") / omero.large.files[0].relative_to(repository)
-        self._small = Path("ManagedRepository") / omero.small.directory.relative_to(repository)
-        self._small_files = [Path("ManagedRepository") / path.relative_to(repository) for path in omero.small.files]
+        self._large = omero.key(omero.large.files[0])
+        self._small_files = [omero.key(path) for path in omero.small.files]
         self._lists = self._write_lists(omero.directory)
         self._works = self._all_works(omero)
         self.taken = Taken(seconds={work.name: [[], [], []] for work in self._works}, cpu={1: [], 2: []})

@@ -73,6 +73,10 @@ class Omero:
         """Where links point, and near bytes lie."""
         return self.directory / "OMERO" / "Archive"
 
+    def key(self, path: Path) -> Path:
+        """The path of an original below OMERO's directory, and of its near file below `near`."""
+        return path.relative_to(self.directory / "OMERO")
+
     def forget_catalogue(self) -> None:
         """Let the next `omero-archive init` begin with nothing."""
         with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:

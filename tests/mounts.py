@@ -31,7 +31,7 @@ from site_fixtures import Facility, MovableClock, copy_catalogue, opened_facilit
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
 START_S = 30.0
-PROGRAM = Path(sys.executable).with_name("omero-archive")
+PROGRAM = Path(os.environ.get("OA_PROGRAM") or Path(sys.executable).with_name("omero-archive"))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,11 +1,10 @@
 """Bio-Formats, as OMERO uses it, over every demo fileset through OMERO's links into a mount."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from bioformats_fixtures import BioFormats, NotOpened, Opened
+from bioformats_fixtures import BioFormats, NotOpened, Opened, StayingBioFormats
 from mounts import MountedSite, mounted_site
 from omero_archive.demo.filesets import Expected
 from omero_archive.demo.postgres import EmbeddedPostgres
@@ -30,29 +29,30 @@ def site(
         yield site
 
 
-def slugs(site: MountedSite) -> list[str]:
-    """The filesets that can be archived: all that lie in the archive."""
-    return [fileset.slug for fileset in site.demo.filesets if fileset.expected is Expected.ARCHIVED]
+@pytest.fixture(scope="module")
+def java(bioformats: BioFormats) -> Iterator[StayingBioFormats]:
+    with bioformats.staying() as java:
+        yield java
 
 
 def test_bioformats_gets_the_same_pixels_through_the_mount_and_hears_the_reason_while_they_are_away(
-    site: MountedSite, bioformats: BioFormats
+    site: MountedSite, java: StayingBioFormats
 ) -> None:
-    entries = {slug: site.demo.path(site.demo.fileset(slug).entry) for slug in slugs(site)}
-    paths: list[Path] = list(entries.values())
-    before = bioformats.open(paths)
+    slugs = [fileset.slug for fileset in site.demo.filesets if fileset.expected is Expected.ARCHIVED]
+    entries = [site.demo.path(site.demo.fileset(slug).entry) for slug in slugs]
+    before = java.open(entries)
+    formats = {answer.format for answer in before.values() if isinstance(answer, Opened)}
+    assert formats == {"OME-TIFF", "Image Cytometry Standard", "DICOM", "Tagged Image File Format"}, before
     assert all(isinstance(answer, Opened) for answer in before.values()), before
 
-    site.release(*entries)
-    assert all(path.is_symlink() for slug in entries for path in site.paths(slug))
-    assert bioformats.open(paths) == before
+    site.release(*slugs)
+    assert all(path.is_symlink() for slug in slugs for path in site.paths(slug))
+    assert java.open(entries) == before
 
-    site.facility.evict(*entries)
-    away = bioformats.open(paths)
-    for slug, path in entries.items():
-        answer = away[path]
-        assert isinstance(answer, NotOpened), (slug, answer)
-        assert "No data available" in answer.error, (slug, answer.error)
+    site.facility.evict(*slugs)
+    for path, answer in java.open(entries).items():
+        assert isinstance(answer, NotOpened), (path, answer)
+        assert "No data available" in answer.error, (path, answer)
 
-    site.facility.recall(*entries)
-    assert bioformats.open(paths) == before
+    site.facility.recall(*slugs)
+    assert java.open(entries) == before
