@@ -2,7 +2,7 @@
 
 OMERO_ARCHIVE_FLIPS sets how often; `make flips` does it 300 times. A flip is an eviction and a recall by the real
 steps, with the mount as a process of its own. An eviction is refused while a file of the bundle is open: then it is
-tried again.
+tried again. Of two bundles opens fail while they are away, of the third they wait.
 """
 
 import json
@@ -34,7 +34,14 @@ def site(
     catalogue_template: str,
     tmp_path: Path,
 ) -> Iterator[MountedSite]:
-    with mounted_site(demo_template, tmp_path, postgres=postgres, catalogue_template=catalogue_template) as site:
+    waits = os.path.dirname(demo_template.fileset("dicom").keys[0])
+    with mounted_site(
+        demo_template,
+        tmp_path,
+        postgres=postgres,
+        catalogue_template=catalogue_template,
+        policy=f'on_open = "fail"\n[[mount.rules]]\nunder = "{waits}"\non_open = "wait"\nwait = "60s"\n',
+    ) as site:
         site.release(*SLUGS)
         yield site
 

@@ -56,7 +56,7 @@ def test_files_that_are_open_or_mapped_outlive_the_mounts_process_and_its_succes
 def test_readers_see_only_that_nobody_answers_until_a_restart_takes_over(site: MountedSite, tmp_path: Path) -> None:
     sets = [site.read_set(NEAR), site.read_set(AWAY)]
     # Without a pause: the moment between two servers is short.
-    with looping_readers(("read", "mmap"), sets, stop=tmp_path / "stop", pause_s=0) as readers:
+    with looping_readers(("open", "read", "mmap"), sets, stop=tmp_path / "stop", pause_s=0) as readers:
         for _ in range(KILLS):
             time.sleep(0.3)
             site.mount.kill()
@@ -67,7 +67,7 @@ def test_readers_see_only_that_nobody_answers_until_a_restart_takes_over(site: M
     for end in ends:
         assert end.wrong == [], (end.way, end.wrong)
         assert set(end.refused) <= {"ENODATA", *WHILE_DOWN}, (end.way, end.refused)
-        assert end.right > 0, end.way
+        assert end.right > 0 or end.way == "open", end.way
         assert WHILE_DOWN & set(end.refused), (end.way, end.refused)
 
 
