@@ -1,7 +1,10 @@
-"""Recalls: who asked for a bundle's bytes, and what became of it. One open recall for a bundle, however many ask."""
+"""Recalls: who asked for a bundle's bytes, and what became of it. One open recall for a bundle, however many ask.
+
+Whoever asks says how urgent it is, and tells all who listen on `CHANNEL` when the transaction is committed: a worker
+then looks at once what is due. Nothing is lost where nobody listens, since workers look by themselves too.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,38 +15,62 @@ from omero_archive.catalogue.tables import bundle, event, recall
 from omero_archive.model import ServiceName
 from omero_archive.states import Residency
 
+CHANNEL = "omero_archive_recall"
+"""PostgreSQL's channel on which it is told that a recall was asked for, is wanted more, or ended."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRecall:
-    """A recall that is not finished."""
+BATCH = 0
+"""Priority of what a person asked for by command."""
 
-    id: int
-    bundle_id: int
-    requested_by: str
-    requested_at: datetime
+OPENED = 10
+"""Priority of a file whose opening failed: somebody will try again soon."""
+
+WAITED_FOR = 20
+"""Priority of a file that a program waits for now, in `open`."""
 
 
-def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None) -> bool:
-    """Register a recall; False if one is open already."""
-    values = {"bundle_id": bundle_id, "requested_by": by, "requested_at": now(connection), "reason": reason}
-    done = connection.execute(insert(recall).values(**values).on_conflict_do_nothing())
-    if done.rowcount:
-        record(connection, bundle_id, "recall", new="requested", detail={"by": by, "reason": reason})
-    return bool(done.rowcount)
+def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None, *, priority: int = BATCH) -> bool:
+    """Register a recall; False if one is open already. That one becomes more urgent if this one is."""
+    values = {
+        "bundle_id": bundle_id,
+        "requested_by": by,
+        "requested_at": now(connection),
+        "reason": reason,
+        "priority": priority,
+    }
+    added = insert(recall).values(**values)
+    # One statement: a recall that ends at this moment is either still the one, or a new one is begun.
+    asked = added.on_conflict_do_update(
+        index_elements=[recall.c.bundle_id],
+        index_where=recall.c.finished_at.is_(None),
+        set_={"priority": added.excluded.priority},
+        where=recall.c.priority < added.excluded.priority,
+    ).returning(
+        sa.literal_column("xmax = 0", sa.Boolean)
+    )  # a row that was there already is locked by us, a new one is not
+    is_new = connection.scalar(asked)
+    if is_new is not None:
+        what = "requested" if is_new else "more urgent"
+        record(connection, bundle_id, "recall", new=what, detail={"by": by, "reason": reason, "priority": priority})
+        notify(connection)
+    return bool(is_new)
+
+
+def notify(connection: sa.Connection) -> None:
+    """Tell those who listen that there may be something to do, when this transaction is committed."""
+    connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
 
 def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
     """Close the open recall of a bundle, if there is one."""
-    open_one = sa.and_(recall.c.bundle_id == bundle_id, recall.c.finished_at.is_(None))
-    done = connection.execute(recall.update().where(open_one).values(finished_at=now(connection), outcome=outcome))
-    if done.rowcount:
+    ended = recall.update().where(_is_open(bundle_id)).values(finished_at=now(connection), outcome=outcome)
+    if connection.execute(ended).rowcount:
         record(connection, bundle_id, "recall", new=outcome)
+        notify(connection)
 
 
 def asked_at(connection: sa.Connection, bundle_id: int) -> datetime | None:
     """When the open recall of a bundle was asked for; None if there is none."""
-    is_open = sa.and_(recall.c.bundle_id == bundle_id, recall.c.finished_at.is_(None))
-    found: datetime | None = connection.scalar(sa.select(recall.c.requested_at).where(is_open))
+    found: datetime | None = connection.scalar(sa.select(recall.c.requested_at).where(_is_open(bundle_id)))
     return found
 
 
@@ -89,3 +116,7 @@ def due(connection: sa.Connection) -> Sequence[int]:
         .order_by(recall.c.requested_at)
     )
     return list(rows)
+
+
+def _is_open(bundle_id: int) -> sa.ColumnElement[bool]:
+    return sa.and_(recall.c.bundle_id == bundle_id, recall.c.finished_at.is_(None))
