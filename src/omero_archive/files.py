@@ -185,6 +185,35 @@ class Tree:
             else:
                 yield below
 
+    def is_open(self, relative: str) -> bool | None:
+        """Whether anybody has the file at the path open or mapped, this process too; None if that cannot be told.
+
+        Also through another name of it, or through a mount that hands its bytes on. Somebody may open it the moment
+        after. It cannot be told on network file systems, and of files of others unless root asks.
+        """
+        try:
+            fd = self.open_to_read(relative)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            return None
+        try:
+            return disk.is_open_elsewhere(fd)
+        finally:
+            disk.close(fd)
+
+    def look_through(self, relative: str) -> Entry | None:
+        """What a program finds that opens the path and follows links, inside the tree and out of it; None for nothing.
+
+        Only this looks through links: to see what readers see. Nothing is opened by it.
+        """
+        if relative.startswith("/") or not _is_file_name(relative):
+            raise UnsafePath(f"{relative!r} does not name a file below {self.root}.")
+        try:
+            return _entry(disk.stat(relative, dir_fd=self._root_fd), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     # ---- making
 
     def make_directories(self, relative: str, *, like: "Model | None" = None) -> None:

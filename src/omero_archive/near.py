@@ -302,6 +302,10 @@ class Near:
         found = (self.tree.last_read_ns(self.path_of(place, key)) for key in place.keys)
         return max(found, default=0)
 
+    def file_in_use(self, place: Place) -> Key | None:
+        """A near file of the bundle that somebody has open now, None if none is known to be."""
+        return next((key for key in place.keys if self.tree.is_open(self.path_of(place, key))), None)
+
     def free_bytes(self) -> int:
         """The free space of the file system that near bytes lie on."""
         return self.tree.free_bytes()

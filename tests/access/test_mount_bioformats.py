@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bioformats_fixtures import BioFormats, NotOpened, Opened, StayingBioFormats
-from mounts import MountedSite, mounted_site
+from mounted_sites import MountedSite, mounted_site
 from omero_archive.demo.filesets import Expected
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite

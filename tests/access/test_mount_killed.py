@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mounts import MountedSite, mounted_site
+from mounted_sites import MountedSite, mounted_site
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
 from reader_fixtures import looping_readers
