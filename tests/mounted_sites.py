@@ -22,6 +22,7 @@ from demo_fixtures import copy_site
 from omero_archive.catalogue import bundles
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
+from omero_archive.errors import Busy
 from omero_archive.states import Residency
 from omero_archive.steps.permits import permits
 from omero_archive.steps.site import place_of
@@ -31,6 +32,7 @@ from site_fixtures import Facility, MovableClock, copy_catalogue, opened_facilit
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
 START_S = 30.0
+EVICT_S = 10.0
 PROGRAM = Path(os.environ.get("OA_PROGRAM") or Path(sys.executable).with_name("omero-archive"))
 
 
@@ -143,6 +145,26 @@ class MountedSite:
         home = self.facility.record(slug).home
         inside = home if home is not None else f".omero-archive/bundles/{self.facility.name(slug)}"
         return ReadSet(home=self.near / inside, files={path: self.digests[path] for path in self.paths(slug)})
+
+    def evict(self, *slugs: str) -> int:
+        """Evict, as soon as no file is open: the kernel tells a mount's server of a close a moment after it.
+
+        How often it was refused before. Fails if it still is after some seconds.
+        """
+        refused = 0
+        end = time.monotonic() + EVICT_S
+        for slug in slugs:
+            while True:
+                try:
+                    self.facility.evict(slug)
+                except Busy:
+                    refused += 1
+                    assert time.monotonic() < end, f"a file of {slug} is open all the time: {refused} refusals"
+                    time.sleep(0.002)
+                else:
+                    break
+            assert self.facility.residency(slug) is Residency.OFFLINE
+        return refused
 
     @contextmanager
     def worker(self) -> Iterator[None]:

@@ -30,6 +30,7 @@ import java.util.TreeMap;
  * look PATH            exists, isFile, canRead, length, lastModified
  * hold PATH            maps the file and opens it, and keeps both
  * held PATH            what the mapping and the open file give now
+ * drop PATH            lets go of both
  * loop STOP WAY PATH SHA256 ...   reads the files again and again until STOP exists; counts how it ended
  */
 public class FileWays {
@@ -82,7 +83,8 @@ public class FileWays {
             if (way.equals("map")) {
                 MappedByteBuffer bytes = in.map(FileChannel.MapMode.READ_ONLY, 0, in.size());
                 stage = "read";
-                sha.update(bytes);
+                sha.update(bytes.duplicate());
+                unmap(bytes);
             } else if (way.equals("transferTo")) {
                 OutputStream nowhere = new DigestOutputStream(OutputStream.nullOutputStream(), sha);
                 try (WritableByteChannel to = Channels.newChannel(nowhere)) {
@@ -119,6 +121,7 @@ public class FileWays {
                 case "look": look(new File(words[1])); break;
                 case "hold": hold(words[1]); break;
                 case "held": held(words[1]); break;
+                case "drop": drop(words[1]); break;
                 case "loop": loop(words); break;
                 default: throw new IllegalArgumentException(line);
             }
@@ -168,6 +171,11 @@ public class FileWays {
         say("open file", "sha256 " + hex(MessageDigest.getInstance("SHA-256").digest(all)));
     }
 
+    private static void drop(String path) throws Exception {
+        unmap(MAPPED.remove(path));
+        OPEN.remove(path).close();
+    }
+
     private static void loop(String[] words) throws Exception {
         File stop = new File(words[1]);
         Map<String, Integer> ends = new TreeMap<>();
@@ -199,6 +207,13 @@ public class FileWays {
         }
         String found = reading.digest();
         return found.equals(sha256) ? "right" : "wrong: " + way + " " + found + " of " + path;
+    }
+
+    /** Java keeps a mapping until its garbage is collected, and what is mapped is open: it could not be evicted. */
+    private static void unmap(MappedByteBuffer bytes) throws Exception {
+        java.lang.reflect.Field field = sun.misc.Unsafe.class.getDeclaredField("theUnsafe");
+        field.setAccessible(true);
+        ((sun.misc.Unsafe) field.get(null)).invokeCleaner(bytes);
     }
 
     private static String hex(byte[] digest) {

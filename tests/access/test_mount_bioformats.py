@@ -49,7 +49,7 @@ def test_bioformats_gets_the_same_pixels_through_the_mount_and_hears_the_reason_
     assert all(path.is_symlink() for slug in slugs for path in site.paths(slug))
     assert java.open(entries) == before
 
-    site.facility.evict(*slugs)
+    site.evict(*slugs)
     for path, answer in java.open(entries).items():
         assert isinstance(answer, NotOpened), (path, answer)
         assert "No data available" in answer.error, (path, answer)

@@ -10,7 +10,7 @@ import pytest
 from mounted_sites import MountedSite, mounted_site
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
-from omero_archive.errors import ArchiveError
+from omero_archive.errors import ArchiveError, Busy
 from omero_archive.states import Residency
 from reader_fixtures import FileWays
 from site_fixtures import flip_a_byte
@@ -84,8 +84,7 @@ def test_an_offline_file_is_there_for_java_and_its_exception_says_why_it_does_no
 ) -> None:
     site.facility.recall(slug)
     near = {path: (path.stat(), file_ways.ask("look", path)) for path in site.paths(slug)}
-    site.facility.evict(slug)
-    assert site.facility.residency(slug) is Residency.OFFLINE
+    site.evict(slug)
     for path, (before, looked) in near.items():
         assert file_ways.ask("ways", path) == exceptions(path, text)
         assert file_ways.ask("look", path) == looked
@@ -104,7 +103,7 @@ def test_an_offline_file_is_there_for_java_and_its_exception_says_why_it_does_no
 
 def test_a_wait_that_is_over_says_that_it_timed_out(site: MountedSite, file_ways: FileWays) -> None:
     site.facility.recall("plate")
-    site.facility.evict("plate")
+    site.evict("plate")
     path = site.paths("plate")[0]
     started = time.monotonic()
     said = file_ways.ask("ways", path)
@@ -116,7 +115,7 @@ def test_a_program_that_waits_gets_the_right_bytes_after_a_workers_recall(
     site: MountedSite, file_ways: FileWays
 ) -> None:
     site.facility.recall("dicom")
-    site.facility.evict("dicom")
+    site.evict("dicom")
     path = site.paths("dicom")[0]
     file_ways.tell("ways", path)
     time.sleep(0.3)
@@ -135,6 +134,8 @@ def test_what_was_opened_and_mapped_keeps_its_bytes_through_eviction_and_recall(
     right = {"mapping": f"sha256 {site.digests[path]}", "open file": f"sha256 {site.digests[path]}"}
     file_ways.ask("hold", path)
     assert file_ways.ask("held", path) == right
+    with pytest.raises(Busy):
+        site.facility.evict("omero4")
     site.evict_under_readers("omero4")
     assert file_ways.ask("ways", path) == exceptions(path, "No data available")
     assert file_ways.ask("held", path) == right
@@ -142,11 +143,13 @@ def test_what_was_opened_and_mapped_keeps_its_bytes_through_eviction_and_recall(
     site.facility.recall("omero4")
     assert all_right(site, file_ways, "omero4")
     assert file_ways.ask("held", path) == right
+    file_ways.ask("drop", path)
+    site.evict("omero4")
 
 
 def test_a_recall_that_failed_says_that_the_archive_is_to_blame(site: MountedSite, file_ways: FileWays) -> None:
     site.facility.recall("pyramid")
-    site.facility.evict("pyramid")
+    site.evict("pyramid")
     (key,) = site.demo.fileset("pyramid").keys
     archived = site.facility.archived_path(key)
     flip_a_byte(archived)

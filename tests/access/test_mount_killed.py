@@ -34,7 +34,7 @@ def site(
         catalogue_template=catalogue_template,
     ) as site:
         site.release(NEAR, AWAY)
-        site.facility.evict(AWAY)
+        site.evict(AWAY)
         yield site
 
 
