@@ -1,0 +1,185 @@
+"""Mounting and unmounting: by mount(2) where this is root, by `fusermount3` where it is not.
+
+A server that was killed leaves its mount behind, dead: every new open in it ends with ENOTCONN. The next server takes
+it over: it is detached, which leaves those alone who still read open files, and mounted anew.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from omero_archive.access.fuse.mounts import mounted_at
+from omero_archive.errors import Busy, DiskFailed, WrongUse
+
+FILE_SYSTEM_TYPE = "fuse.omero-archive"
+_SOURCE = "omero-archive"
+_READ_AHEAD_KB = 1024  # the kernel's own 128 halves sequential reads that the server does
+_PROBE_S = 10.0
+_MOST_STACKED = 100
+
+# sys/mount.h
+_MS_RDONLY = 1
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MNT_FORCE = 1
+_MNT_DETACH = 2
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A mount of ours: its descriptor of /dev/fuse, and where it is."""
+
+    fd: int
+    mountpoint: str
+
+    def unmount(self) -> None:
+        """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
+        _detach(self.mountpoint, force=True)
+
+    def raise_read_ahead(self) -> None:
+        """Let the kernel ask for more at once; where it may not be set, reading is slower and nothing else."""
+        mounted = mounted_at(self.mountpoint)
+        if mounted is None:
+            return
+        try:
+            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
+        except OSError as error:
+            _log.info("read-ahead stays as it is", action="mount", error=str(error))
+
+
+def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
+    """Mount, in the place of a dead mount of ours if there is one.
+
+    Raises `WrongUse` if the mount point cannot be one, `Busy` if a living server has it, `DiskFailed` if the system
+    refuses.
+    """
+    path = os.path.realpath(mountpoint)
+    _take_over(path)
+    _require_empty_directory(path)
+    _warn_of_timeouts()
+    fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
+    return Device(fd=fd, mountpoint=path)
+
+
+def _take_over(path: str) -> None:
+    """Detach dead mounts of ours. Several can lie above each other."""
+    for _ in range(_MOST_STACKED):
+        mounted = mounted_at(path)
+        if mounted is None or mounted.type != FILE_SYSTEM_TYPE:
+            return
+        if _is_alive(path):
+            raise Busy(f"{path} is served already by another omero-archive; nothing was mounted. Stop that one first.")
+        _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
+        _detach(path, force=False)
+
+
+def _is_alive(path: str) -> bool:
+    """Whether a server answers. Asked for the free space, which the kernel never answers by itself.
+
+    Asked in a thread that may be left behind: a server that is stopped or stuck does not answer at all.
+    """
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(path)
+        except OSError as error:
+            answers.append(error.errno or errno.EIO)
+        else:
+            answers.append(0)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_S)
+    return not answers or answers[0] not in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def _require_empty_directory(path: str) -> None:
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError as error:
+        raise WrongUse(f"{path} is not there; make it: an empty directory, and nothing else in it ever.") from error
+    except NotADirectoryError as error:
+        raise WrongUse(f"{path} is not a directory; nothing was mounted.") from error
+    except OSError as error:
+        raise DiskFailed(f"{path} could not be looked at: {error.strerror}; nothing was mounted.") from error
+    if names:
+        raise WrongUse(
+            f"{path} is not empty, and what lies there would be hidden; nothing was mounted. "
+            "If it is the near directory, rename it and let archive.near name it."
+        )
+
+
+def _warn_of_timeouts() -> None:
+    """An open that waits longer than this would end the whole mount (Linux 6.15: fs.fuse.*_request_timeout, s)."""
+    for name in ("default_request_timeout", "max_request_timeout"):
+        try:
+            seconds = int(Path(f"/proc/sys/fs/fuse/{name}").read_text())
+        except (OSError, ValueError):
+            continue
+        if seconds:
+            _log.warning(
+                f"fs.fuse.{name} is set: an open that waits longer ends the whole mount; keep mount.wait well below",
+                action="mount",
+                seconds=seconds,
+            )
+
+
+def _mount_as_root(path: str, allow_other: bool) -> int:
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise DiskFailed(
+            f"/dev/fuse cannot be opened: {error.strerror}. Let the system load the module fuse."
+        ) from error
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions" + ",allow_other" * allow_other
+    flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    type_ = FILE_SYSTEM_TYPE.encode()
+    if _LIBC.mount(_SOURCE.encode(), os.fsencode(path), type_, flags, options.encode()) != 0:
+        code = ctypes.get_errno()
+        os.close(fd)
+        raise DiskFailed(f"{path} could not be mounted: {os.strerror(code)}. May this process mount at all?")
+    return fd
+
+
+def _mount_as_user(path: str, allow_other: bool) -> int:
+    """`fusermount3` mounts and sends the descriptor through a socket that it finds in _FUSE_COMMFD."""
+    options = f"ro,nosuid,nodev,default_permissions,fsname={_SOURCE},subtype={_SOURCE}" + ",allow_other" * allow_other
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        command = ["fusermount3", "-o", options, "--", path]
+        environment = os.environ | {"_FUSE_COMMFD": str(theirs.fileno())}
+        try:
+            run = subprocess.run(
+                command, env=environment, pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise WrongUse("Only root can mount without fusermount3; install fuse3, or run this as root.") from error
+        if run.returncode != 0:
+            raise DiskFailed(f"{path} could not be mounted: {run.stderr.strip()}")
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    if not fds:
+        raise DiskFailed(f"{path} could not be mounted: fusermount3 sent no descriptor.")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def _detach(path: str, *, force: bool) -> None:
+    """Unmount without waiting for those who use it. With `force` the server's own connection ends at once."""
+    if os.geteuid() != 0:
+        run = subprocess.run(["fusermount3", "-u", "-z", "--", path], stderr=subprocess.PIPE, text=True, check=False)
+        if run.returncode != 0:
+            raise DiskFailed(f"{path} could not be unmounted: {run.stderr.strip()}")
+    elif _LIBC.umount2(os.fsencode(path), _MNT_DETACH | _MNT_FORCE * force) != 0:
+        code = ctypes.get_errno()
+        raise DiskFailed(f"{path} could not be unmounted: {os.strerror(code)}")
