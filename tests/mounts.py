@@ -50,6 +50,14 @@ def dead(target: Path) -> Iterator[Path]:
         mount.__exit__(None, None, None)
 
 
+def pretend(path: Path, *, like: Path) -> None:
+    """A file that looks like another to `stat`."""
+    seen = like.stat()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * seen.st_size)
+    os.utime(path, ns=(0, seen.st_mtime_ns))
+
+
 @contextmanager
 def _mounted(source: str, target: Path, kind: str, flags: int, options: str) -> Iterator[None]:
     made = _LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())

@@ -62,6 +62,7 @@ def _root(site: Site) -> Iterator[Tree]:
     """The archive root, opened anew each time: a directory that stays open is not what was mounted over it later."""
     try:
         with Tree(site.settings.archive.root) as root:
+            root.free_bytes()  # of a mount this asks its server; what `stat` says the kernel may remember of a dead one
             yield root
     except OSError as error:
         # That it cannot be told is no reason to make links; the words are those of a mount whose server died.
