@@ -30,7 +30,8 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── SourceUnreadable                   (retryable)
     │   ├── TargetFailed                       (retryable)
     │   ├── ObjectMissing
-    │   └── ObjectExists
+    │   ├── ObjectExists
+    │   └── RecallCancelled
     ├── Damage                        exit 5   bytes are not what they were
     │   ├── SourceRotted
     │   ├── FixityMismatch
@@ -168,6 +169,10 @@ class ObjectMissing(ItemFailed):
 
 class ObjectExists(ItemFailed):
     """The service has other content under this key already; it was not overwritten."""
+
+
+class RecallCancelled(ItemFailed):
+    """Somebody cancelled the recall while it went on."""
 
 
 class Damage(ArchiveError):

@@ -4,7 +4,6 @@ Whoever asks says how urgent it is, and tells all who listen on `CHANNEL` when t
 then looks at once what is due. Nothing is lost where nobody listens, since workers look by themselves too.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -60,17 +59,20 @@ def notify(connection: sa.Connection) -> None:
     connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
 
-def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> None:
-    """Close the open recall of a bundle, if there is one."""
+def finish(connection: sa.Connection, bundle_id: int, outcome: str) -> bool:
+    """Close the open recall of a bundle; False if there is none. Its turn is free for another, who is told."""
     ended = recall.update().where(_is_open(bundle_id)).values(finished_at=now(connection), outcome=outcome)
-    if connection.execute(ended).rowcount:
-        record(connection, bundle_id, "recall", new=outcome)
-        notify(connection)
+    if not connection.execute(ended).rowcount:
+        return False
+    record(connection, bundle_id, "recall", new=outcome)
+    notify(connection)
+    return True
 
 
-def asked_at(connection: sa.Connection, bundle_id: int) -> datetime | None:
-    """When the open recall of a bundle was asked for; None if there is none."""
-    found: datetime | None = connection.scalar(sa.select(recall.c.requested_at).where(_is_open(bundle_id)))
+def turn_since(connection: sa.Connection, bundle_id: int) -> datetime | None:
+    """Since when it is the open recall's turn, or when it was asked for; None if no recall is open."""
+    since = sa.func.coalesce(recall.c.started_at, recall.c.requested_at)
+    found: datetime | None = connection.scalar(sa.select(since).where(_is_open(bundle_id)))
     return found
 
 
@@ -95,27 +97,23 @@ def staged_since(connection: sa.Connection, bundle_id: int, service: ServiceName
     return now(connection) if since is None else since
 
 
-def is_any_waiting(connection: sa.Connection) -> bool:
-    """Whether a recall is open that will be tried again by itself."""
+def number_waiting(connection: sa.Connection) -> int:
+    """How many recalls are open that will be tried again by themselves: most wait for bytes that are on their way."""
     waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
-    query = sa.select(bundle.c.id).join(recall, recall.c.bundle_id == bundle.c.id).where(waits)
-    return connection.scalar(query.limit(1)) is not None
+    query = sa.select(sa.func.count()).select_from(bundle.join(recall, recall.c.bundle_id == bundle.c.id))
+    return int(connection.scalar(query.where(waits)) or 0)
 
 
-def due(connection: sa.Connection) -> Sequence[int]:
-    """The bundles whose recall is due, the oldest request first."""
-    rows = connection.scalars(
-        sa.select(bundle.c.id)
-        .join(recall, recall.c.bundle_id == bundle.c.id)
-        .where(
-            recall.c.finished_at.is_(None),
-            bundle.c.residency.in_([Residency.OFFLINE, Residency.RECALLING]),
-            ~bundle.c.needs_attention,
-            sa.or_(bundle.c.retry_at.is_(None), bundle.c.retry_at <= now(connection)),
-        )
-        .order_by(recall.c.requested_at)
-    )
-    return list(rows)
+def is_open(connection: sa.Connection, bundle_id: int, *, keep: bool = False) -> bool:
+    """Whether a recall of the bundle is open; with `keep` it stays so until the end of this transaction."""
+    query = sa.select(recall.c.id).where(_is_open(bundle_id))
+    return connection.scalar(query.with_for_update() if keep else query) is not None
+
+
+def brought_by(connection: sa.Connection, bundle_id: int, service: ServiceName, *, for_sure: bool) -> None:
+    """Write down which service brings most of a bundle's bytes. Not `for_sure`: only if nothing was said before."""
+    mine = _is_open(bundle_id) if for_sure else sa.and_(_is_open(bundle_id), recall.c.service.is_(None))
+    connection.execute(recall.update().where(mine).values(service=service))
 
 
 def _is_open(bundle_id: int) -> sa.ColumnElement[bool]:
