@@ -23,6 +23,7 @@ from site_fixtures import CommandRunner, CommandSite, Ended, Rows, flip_a_byte, 
 MOVES_ON = {"image": ("update_id", "version")}  # they count changes, and go on counting
 CHANGING = (
     "init",
+    "units",
     "add",
     "request",
     "approve",
@@ -42,7 +43,7 @@ CHANGING = (
 def arguments_of(command: str, references: list[str]) -> list[str]:
     """The command on these objects, with what it needs besides."""
     match command:
-        case "init" | "run" | "rebuild":
+        case "init" | "units" | "run" | "rebuild":
             return [command]
         case "hold":
             return [command, *references, "--reason", "inspection"]
