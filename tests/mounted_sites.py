@@ -33,7 +33,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
 START_S = 30.0
 EVICT_S = 10.0
-PROGRAM = Path(os.environ.get("OA_PROGRAM") or Path(sys.executable).with_name("omero-archive"))
+PROGRAM = Path(sys.executable).with_name("omero-archive")
 
 
 @dataclass(slots=True, kw_only=True)
