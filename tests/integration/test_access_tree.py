@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from site_fixtures import Facility, MakeFacility, sha256_of
 
 from omero_archive.access.items import Item, ItemKind, Opened
 from omero_archive.access.tree import ArchiveTree
 from omero_archive.model import ServiceName
 from omero_archive.states import Residency
+from site_fixtures import Facility, MakeFacility
 
 SLUGS = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 

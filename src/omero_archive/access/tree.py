@@ -15,13 +15,14 @@ from omero_archive.access.items import Item, ItemKind, Opened
 from omero_archive.catalogue import listing
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.catalogue.listing import Child, KnownFile
+from omero_archive.catalogue.listing import Known
 from omero_archive.errors import DiskFailed
 from omero_archive.files import Entry, EntryKind, entry_of
 from omero_archive.model import Clock, FileAttributes, Key, ServiceName
 from omero_archive.near import Near
 from omero_archive.service import Service
 from omero_archive.settings import Settings
+from omero_archive.states import Residency
 
 _NO_MODEL = FileAttributes(mtime_ns=0, mode=0o755, uid=0, gid=0)
 """Of a directory that neither OMERO nor `near` has. It has no time: any would be made up."""
@@ -80,10 +81,8 @@ class ArchiveTree:
         if item is not None or not _is_path(path):
             return item
         with self._catalogue.begin() as connection:
-            known = listing.at_or_below(connection, path)
-        if known is None:
-            return None
-        return _file_item(known) if known.key == path else self._directory_item(path, None)
+            known = listing.at(connection, path)
+        return None if known is None else self._away_item(path, known)
 
     def list(self, path: str) -> Iterator[tuple[str, Item]]:
         """All that lies in a directory, near and away, each name once, in no order; nothing where there is none.
@@ -127,29 +126,30 @@ class ArchiveTree:
         if not self._direct.is_wanted:
             return None
         away = self.away(path)
-        if away is None or away.bundle.residency not in listing.SHOWN:
+        if away is None or away.bundle.residency is Residency.RESIDENT:
             return None
         return self._direct.open(away.bundle, away.file, away.services)
 
     # ---- the inside
 
-    def _listed(self, path: str, names: Sequence[str], children: Iterator[Child]) -> Iterator[tuple[str, Item]]:
+    def _listed(self, path: str, names: Sequence[str], children: Iterator[Known]) -> Iterator[tuple[str, Item]]:
         shown = set()
         for name, entry in self._near.find_each(path, names):
             shown.add(name)
             yield name, self._near_item(_inside(path, name), entry)
-        for child in children:
-            if child.name in shown:
-                continue
-            if child.file is not None:
-                yield child.name, _file_item(child.file)
-            else:
-                yield child.name, self._directory_item(_inside(path, child.name), None)
+        for known in children:
+            if known.name not in shown:
+                yield known.name, self._away_item(_inside(path, known.name), known)
 
     def _near_item(self, path: str, entry: Entry) -> Item:
         if entry.kind is EntryKind.DIRECTORY:
             return self._directory_item(path, entry)
         return Item(kind=ItemKind.FILE, size_bytes=entry.identity.size_bytes, attributes=entry.attributes)
+
+    def _away_item(self, path: str, known: Known) -> Item:
+        if known.attributes is None:
+            return self._directory_item(path, None)
+        return Item(kind=ItemKind.FILE, size_bytes=known.size_bytes, attributes=known.attributes)
 
     def _directory_item(self, path: str, near: Entry | None) -> Item:
         """A directory with mode, owner and time of OMERO's of that name, which is there whether bytes are near or not.
@@ -166,10 +166,6 @@ class ArchiveTree:
         if attributes is None:
             attributes = _NO_MODEL if near is None else near.attributes
         return Item(kind=ItemKind.DIRECTORY, size_bytes=0, attributes=attributes)
-
-
-def _file_item(known: KnownFile) -> Item:
-    return Item(kind=ItemKind.FILE, size_bytes=known.size_bytes, attributes=known.attributes)
 
 
 def _inside(path: str, name: str) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from omero_archive.catalogue.arrays import rows_given
 from omero_archive.catalogue.events import Happened, now, record, record_each
 from omero_archive.catalogue.tables import bundle, event, recall
-from omero_archive.model import ServiceName
+from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import Residency
 
 CHANNEL = "omero_archive_recall"
@@ -140,6 +140,13 @@ def number_waiting(connection: sa.Connection) -> int:
     waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
     query = sa.select(sa.func.count()).select_from(bundle.join(recall, recall.c.bundle_id == bundle.c.id))
     return int(connection.scalar(query.where(waits)) or 0)
+
+
+def open_ones(connection: sa.Connection) -> list[BundleName]:
+    """The bundles whose recall is open, in the order in which they were asked for."""
+    query = sa.select(bundle.c.name).join(recall, recall.c.bundle_id == bundle.c.id)
+    rows = connection.scalars(query.where(recall.c.finished_at.is_(None)).order_by(recall.c.requested_at, bundle.c.id))
+    return list(map(BundleName, rows))
 
 
 def is_open(connection: sa.Connection, bundle_id: int, *, keep: bool = False) -> bool:

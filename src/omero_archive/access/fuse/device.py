@@ -1,7 +1,8 @@
 """Mounting and unmounting: by mount(2) where this is root, by `fusermount3` where it is not.
 
 A server that was killed leaves its mount behind, dead: every new open in it ends with ENOTCONN. The next server takes
-it over: it is detached, which leaves those alone who still read open files, and mounted anew.
+it over: it mounts beneath it, and detaches the dead one when it serves, which leaves those alone who still read open
+files. Where that cannot be done (see `beneath.py`) the dead one is detached first.
 """
 
 import ctypes
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from omero_archive.access.fuse.mounts import mounted_at
+from omero_archive.access.fuse.beneath import mount_beneath
+from omero_archive.access.fuse.mounts import all_mounted_at, mounted_at
 from omero_archive.errors import Busy, DiskFailed, WrongUse
 
 FILE_SYSTEM_TYPE = "fuse.omero-archive"
@@ -41,6 +43,12 @@ class Device:
 
     fd: int
     mountpoint: str
+    is_covered: bool = False  # by the dead mount that it takes over
+
+    def uncover(self) -> None:
+        """Take the dead mount away, now that this one is served. Raises `DiskFailed`."""
+        if self.is_covered:
+            _detach(self.mountpoint, force=False)
 
     def unmount(self) -> None:
         """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
@@ -64,23 +72,30 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     refuses.
     """
     path = os.path.realpath(mountpoint)
-    _take_over(path)
-    _require_empty_directory(path)
     _warn_of_timeouts()
+    if _is_dead_mount(path):
+        _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
+        covered = _mount_below(path, allow_other)
+        if covered is not None:
+            return covered
+        _detach(path, force=False)
+    _require_empty_directory(path)
     fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
     return Device(fd=fd, mountpoint=path)
 
 
-def _take_over(path: str) -> None:
-    """Detach dead mounts of ours. Several can lie above each other."""
+def _is_dead_mount(path: str) -> bool:
+    """Whether a dead mount of ours lies there. If several lie above each other, all but the lowest are detached."""
     for _ in range(_MOST_STACKED):
         mounted = mounted_at(path)
         if mounted is None or mounted.type != FILE_SYSTEM_TYPE:
-            return
+            return False
         if _is_alive(path):
             raise Busy(f"{path} is served already by another omero-archive; nothing was mounted. Stop that one first.")
-        _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
+        if sum(each.type == FILE_SYSTEM_TYPE for each in all_mounted_at(path)) == 1:
+            return True
         _detach(path, force=False)
+    return True
 
 
 def _is_alive(path: str) -> bool:
@@ -135,14 +150,40 @@ def _warn_of_timeouts() -> None:
             )
 
 
-def _mount_as_root(path: str, allow_other: bool) -> int:
+def _mount_below(path: str, allow_other: bool) -> Device | None:
+    """Mount beneath a dead mount; None where that cannot be done."""
+    if os.geteuid() != 0:
+        return None
+    fd = _open_device()
     try:
-        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        mount_beneath(path, source=_SOURCE, subtype=_SOURCE, options=_options(fd, allow_other))
+    except OSError as error:
+        os.close(fd)
+        _log.info("the dead mount goes before the new one comes", action="mount", reason=str(error))
+        return None
+    return Device(fd=fd, mountpoint=path, is_covered=True)
+
+
+def _open_device() -> int:
+    try:
+        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise DiskFailed(
             f"/dev/fuse cannot be opened: {error.strerror}. Let the system load the module fuse."
         ) from error
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions" + ",allow_other" * allow_other
+
+
+def _options(fd: int, allow_other: bool) -> dict[str, str | None]:
+    """The options of a mount by root; those without a value are flags."""
+    options: dict[str, str | None] = {"fd": str(fd), "rootmode": "40000", "user_id": "0", "group_id": "0"}
+    options["default_permissions"] = None
+    return options | ({"allow_other": None} if allow_other else {})
+
+
+def _mount_as_root(path: str, allow_other: bool) -> int:
+    fd = _open_device()
+    pairs = _options(fd, allow_other).items()
+    options = ",".join(key if value is None else f"{key}={value}" for key, value in pairs)
     flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     type_ = FILE_SYSTEM_TYPE.encode()
     if _LIBC.mount(_SOURCE.encode(), os.fsencode(path), type_, flags, options.encode()) != 0:

@@ -51,6 +51,7 @@ def mount(mountpoint: Path, tree: ServedTree, gate: ServedGate, options: MountOp
     server = Server(device.fd, tree, gate, limits=options.limits, passthrough=passthrough)
     try:
         server.start()
+        device.uncover()
     except OSError as error:
         device.unmount()
         os.close(device.fd)
