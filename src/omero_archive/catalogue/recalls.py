@@ -135,11 +135,20 @@ def staged_since(connection: sa.Connection, bundle_id: int, service: ServiceName
     return now(connection) if since is None else since
 
 
+def is_any_tried_again(connection: sa.Connection) -> bool:
+    """Whether a recall is open that will be tried again by itself."""
+    query = sa.select(bundle.c.id).join(recall, recall.c.bundle_id == bundle.c.id).where(*_is_tried_again())
+    return connection.scalar(query.limit(1)) is not None
+
+
 def number_waiting(connection: sa.Connection) -> int:
-    """How many recalls are open that will be tried again by themselves: most wait for bytes that are on their way."""
-    waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
+    """How many recalls wait for bytes that a service brings back, without having failed since they last waited."""
     query = sa.select(sa.func.count()).select_from(bundle.join(recall, recall.c.bundle_id == bundle.c.id))
-    return int(connection.scalar(query.where(waits)) or 0)
+    return int(connection.scalar(query.where(*_is_tried_again(), bundle.c.attempts == 0)) or 0)
+
+
+def _is_tried_again() -> tuple[sa.ColumnElement[bool], ...]:
+    return recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None)
 
 
 def open_ones(connection: sa.Connection) -> list[BundleName]:
