@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -19,6 +20,22 @@ from site_fixtures import CommandRunner, CommandSite, write_settings
 
 SETS = ("ome-tiff", "plate", "ics", "dicom")  # fail, wait long, wait a moment, deny
 NEAR = "pyramid"  # stays near
+
+
+MANY_THREADS = """
+import collections, json, sys, threading
+ends, paths = collections.Counter(), json.loads(sys.argv[1])
+def read(number):
+    try:
+        open(paths[number % len(paths)], "rb").close()
+        ends["opened"] += 1
+    except OSError as error:
+        ends[error.strerror] += 1
+threads = [threading.Thread(target=read, args=[number]) for number in range(300)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(json.dumps(ends))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +169,34 @@ def test_nothing_can_be_written(site: MountSite) -> None:
         )
         assert "Read-only file system" in ended.stderr
     assert site.asked_for() == set()
+
+
+def status_of(pid: int, what: str) -> int:
+    """A number of proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{what}:")).split()[1])
+
+
+def test_hundreds_that_wait_cost_the_mount_no_thread_and_nobody_else_waits(site: MountSite) -> None:
+    assert site.server is not None
+    assert is_near(site)
+    threads, memory_kb = status_of(site.server.pid, "Threads"), status_of(site.server.pid, "VmRSS")
+    paths = [str(site.root / key) for key in site.demo.fileset("plate").keys]
+    command = [sys.executable, "-c", MANY_THREADS, json.dumps(paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as storm:
+        try:
+            soon(lambda: site.rows("SELECT * FROM waiting_open WHERE waiters = 300"))
+            assert status_of(site.server.pid, "Threads") == threads
+            assert status_of(site.server.pid, "VmRSS") - memory_kb < 20_000
+            assert is_near(site)
+            assert site.asked_for() == {site.name("plate")}
+            site.commands.run("recall", site.demo.fileset("plate").reference)
+            out, _ = storm.communicate(timeout=30)
+        finally:
+            storm.kill()
+    digests = {hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    assert digests == {site.digests[str(key)] for key in site.demo.fileset("plate").keys}
+    assert json.loads(out) == {"opened": 300}
 
 
 # ---- what goes wrong
