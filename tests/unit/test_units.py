@@ -13,8 +13,8 @@ import typer
 
 from omero_archive.cli.main import app
 from omero_archive.cli.units import MOUNT, unit_files, units
-from omero_archive.planning import QUEUES
 from omero_archive.errors import SettingsError
+from omero_archive.planning import QUEUES
 from omero_archive.settings import load_settings
 
 HIDING = (
