@@ -153,7 +153,9 @@ class Gate:
             thread.start()
 
     def stop(self) -> None:
-        """Answer all that are not answered, tell the catalogue what it does not know, and end the threads."""
+        """Answer all that are not answered, and end the threads. Near files open still; stopping twice is once."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for ticket in self._desk.stop(wait_s=2.0):
             self._refuse(ticket, Reason.UNKNOWN, "the mount was stopped before it was decided")
@@ -161,11 +163,16 @@ class Gate:
             self._refuse(waiting.ticket, Reason.TIMED_OUT, "the mount was stopped; the recall goes on")
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(5.0)
+                thread.join(2.0)
+
+    def close(self) -> None:
+        """Stop, and tell the catalogue what it does not know yet, if it can be asked."""
+        self.stop()
+        self._log.sum_up(now=True)
         with suppress(ArchiveError):
+            self._reach.require()
             self._books.close()
             self._noted.flush(self._reach.catalogue)
-        self._log.sum_up(now=True)
 
     # ---- deciding: in the threads of the desk
 

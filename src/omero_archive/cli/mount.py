@@ -65,7 +65,7 @@ def mount(
             _tell(output, site, known, mounted=mounted)
             _serve(mounted, gate)
         finally:
-            gate.stop()
+            gate.close()
     output.say(f"{root} is unmounted. Files that are still open stay readable.")
 
 
