@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import structlog
+
 from omero_archive.access.fuse import Limits, Mounted, MountOptions, mount
 from omero_archive.access.items import Answer, Caller, Item, ItemKind, Opened, Reason, Refusal
 from omero_archive.errors import ArchiveError, DatabaseUnavailable
@@ -169,6 +171,7 @@ def _obey(line: str, tree: PlainTree, gate: ToldGate, mounted: Mounted) -> str:
 
 
 def main() -> int:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     mountpoint, store, *rest = sys.argv[1:]
     told = dict(argument.split("=") for argument in rest)
     tree = PlainTree(Path(store))

@@ -55,9 +55,8 @@ def site(shared: MountSite) -> MountSite:
     if shared.server is None:
         shared.start()
     shared.forget_recalls()
-    shared.commands.run("evict", "--all", exits=None)
-    away = shared.rows("SELECT count(*) AS n FROM bundle WHERE residency = 'OFFLINE'")
-    assert away[0]["n"] == len(SETS)
+    if shared.rows("SELECT 1 FROM bundle WHERE residency <> 'OFFLINE'"):
+        shared.commands.run("evict", "--all")
     return shared
 
 

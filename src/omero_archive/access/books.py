@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from omero_archive.access.items import Opened, Reason, Refusal
+from omero_archive.access.items import Caller, Opened, Reason, Refusal
 from omero_archive.access.lately import Lately
 from omero_archive.access.reach import Reach
 from omero_archive.access.waiters import BundleWaiters, Ticket, Waiters, summed_up
 from omero_archive.catalogue import recalls, waiting
 from omero_archive.catalogue.waiting import WaitedFor, WaitingRow
+from omero_archive.model import printable
 from omero_archive.states import Residency
+
+_AWAY = (Residency.OFFLINE, Residency.RECALLING)
 
 End = Callable[[Ticket, Opened | Refusal], None]
 
@@ -52,7 +55,7 @@ class Books:
                 self._lately.forget(number)
                 for one in self._waiters.of(number):
                     self._end(one.ticket, refusal)
-            elif not found[number].is_asked_for:
+            elif not found[number].is_asked_for and found[number].residency in _AWAY:
                 again.append(number)
         self._ask_again(again)
 
@@ -60,11 +63,18 @@ class Books:
         """A bundle that came and went again before those that wait for it were answered."""
         if not numbers:
             return
+        wishes = [
+            recalls.Wish(
+                bundle_id=number,
+                by=asker(one.ticket.caller),
+                reason="still waited for",
+                priority=recalls.WAITED_FOR,
+            )
+            for number in numbers
+            for one in self._waiters.of(number)[:1]
+        ]
         with self._reach.begin() as connection:
-            for number in sorted(numbers):
-                for one in self._waiters.of(number)[:1]:
-                    who = f"{one.ticket.caller.user} ({one.ticket.caller.program or 'unknown program'})"
-                    recalls.ask(connection, number, who, "still waited for", priority=recalls.WAITED_FOR)
+            recalls.ask_all(connection, wishes)
 
     # ---- who waits
 
@@ -81,6 +91,11 @@ class Books:
                 waiting.drop_waiting(connection, self._mount, gone)
             waiting.put_waiting(connection, self._mount, [_row(one, now, calendar) for one in changed])
         self._written = now_waiting
+
+
+def asker(caller: Caller) -> str:
+    """Who asks, in the words of the event log."""
+    return printable(f"{caller.user} ({caller.program or 'unknown program'})")
 
 
 def outcome(found: WaitedFor | None) -> Refusal | None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from omero_archive.access.books import Books
+from omero_archive.access.books import Books, asker
 from omero_archive.access.callers import Callers
 from omero_archive.access.desk import Desk
 from omero_archive.access.items import Answer, Caller, Opened, Reason, Refusal
@@ -190,7 +190,7 @@ class Gate:
             for ticket in tickets:
                 self._refuse(ticket, Reason.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a program waiting for ever
-            _log.exception("a fault in omero-archive", action="open", error=repr(error))
+            self._log.fault(error)
             for ticket in tickets:
                 self._refuse(ticket, Reason.UNKNOWN, f"a fault in omero-archive: {error!r}")
 
@@ -207,7 +207,7 @@ class Gate:
         if opened is not None:
             self._end(ticket, opened)
             return None
-        if away is None or away.bundle.residency is Residency.RESIDENT:
+        if away is None or _is_back(away.bundle):
             self._refuse(ticket, Reason.MOVED, "it is not in the archive any more")
             return None
         return self._wished(ticket, away)
@@ -233,22 +233,19 @@ class Gate:
 
     def _ask(self, wishes: Sequence[_Wish]) -> None:
         """Have recalls registered, one transaction for all; those that were asked for just now are not asked again."""
-        new = {
-            (wish.bundle.id, wish.priority): wish
-            for wish in wishes
-            if not self._lately.is_asked(wish.bundle.id, wish.priority)
-        }
+        new: dict[int, recalls.Wish] = {}
+        for wish in wishes:
+            number, priority = wish.bundle.id, wish.priority
+            is_more = number not in new or new[number].priority < priority
+            if is_more and not self._lately.is_asked(number, priority):
+                by, reason = asker(wish.ticket.caller), printable(f"opened {wish.ticket.path}")
+                new[number] = recalls.Wish(bundle_id=number, by=by, reason=reason, priority=priority)
         if not new:
             return
         with self._reach.begin() as connection:
-            # In the order of their numbers: two threads that ask for the same must not wait for each other in a circle.
-            for (number, priority), wish in sorted(new.items()):
-                caller = wish.ticket.caller
-                by = printable(f"{caller.user} ({caller.program or 'unknown program'})")
-                reason = printable(f"opened {wish.ticket.path}")
-                recalls.ask(connection, number, by, reason, priority=priority)
-        for number, priority in new:
-            self._lately.asked(number, priority)
+            recalls.ask_all(connection, list(new.values()))
+        for one in new.values():
+            self._lately.asked(one.bundle_id, one.priority)
 
     def _promise(self, wish: _Wish) -> None:
         """The recall is asked for: fail, or wait."""
@@ -315,3 +312,9 @@ class Gate:
                 self._flushed_at = self._clock()
                 with self._reach.asking():
                     self._noted.flush(self._reach.catalogue)
+
+
+def _is_back(bundle: BundleRecord) -> bool:
+    """Whether the originals are in their place again. An unarchive says so last, after near bytes went."""
+    is_being_put_back = bundle.residency is Residency.ONLINE and bundle.intent == "unarchive"
+    return bundle.residency is Residency.RESIDENT or is_being_put_back

@@ -31,6 +31,7 @@ class OpenLog:
         self._lock = threading.Lock()
         self._minute_since = clock()
         self._written = 0
+        self._fault_at: float | None = None
         self._left_out: Counter[tuple[str, str, str]] = Counter()
 
     def ended(self, ticket: Ticket, result: Opened | Refusal) -> None:
@@ -55,6 +56,14 @@ class OpenLog:
             waited_s=round(waited_s, 3),
             text=None if isinstance(result, Opened) else printable(result.text),
         )
+
+    def fault(self, error: Exception) -> None:
+        """Tell a fault of ours with its traceback, once a minute: it may happen at every open."""
+        with self._lock:
+            if self._fault_at is not None and self._clock() - self._fault_at < 60:
+                return
+            self._fault_at = self._clock()
+        _log.error("a fault in omero-archive", action="open", error=repr(error), exc_info=error)
 
     def sum_up(self, *, now: bool = False) -> None:
         """Tell what was left out, once a minute has passed, or `now`. Called from time to time."""

@@ -4,14 +4,17 @@ Whoever asks says how urgent it is, and tells all who listen on `CHANNEL` when t
 then looks at once what is due. Nothing is lost where nobody listens, since workers look by themselves too.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from omero_archive.catalogue.events import now, record
+from omero_archive.catalogue.arrays import rows_given
+from omero_archive.catalogue.events import Happened, now, record, record_each
 from omero_archive.catalogue.tables import bundle, event, recall
-from omero_archive.model import ServiceName
+from omero_archive.model import BundleName, ServiceName
 from omero_archive.states import Residency
 
 CHANNEL = "omero_archive_recall"
@@ -27,16 +30,40 @@ WAITED_FOR = 20
 """Priority of a file that a program waits for now, in `open`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A recall that somebody wants."""
+
+    bundle_id: int
+    by: str
+    reason: str | None
+    priority: int = BATCH
+
+
 def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None, *, priority: int = BATCH) -> bool:
     """Register a recall; False if one is open already. That one becomes more urgent if this one is."""
-    values = {
-        "bundle_id": bundle_id,
-        "requested_by": by,
-        "requested_at": now(connection),
-        "reason": reason,
-        "priority": priority,
-    }
-    added = insert(recall).values(**values)
+    return bundle_id in ask_all(connection, [Wish(bundle_id=bundle_id, by=by, reason=reason, priority=priority)])
+
+
+def ask_all(connection: sa.Connection, wishes: Sequence[Wish]) -> set[int]:
+    """As `ask` for many bundles, each named once, in three statements; those for which no recall was open."""
+    by_number = {wish.bundle_id: wish for wish in wishes}
+    if not by_number:
+        return set()
+    # In the order of their numbers: two that ask for the same must not wait for each other in a circle.
+    wanted = [by_number[number] for number in sorted(by_number)]
+    given = rows_given(
+        {
+            "bundle_id": (sa.BigInteger, [wish.bundle_id for wish in wanted]),
+            "requested_by": (sa.Text, [wish.by for wish in wanted]),
+            "reason": (sa.Text, [wish.reason for wish in wanted]),
+            "priority": (sa.Integer, [wish.priority for wish in wanted]),
+        }
+    )
+    rows = sa.select(
+        given.c.bundle_id, given.c.requested_by, given.c.reason, given.c.priority, sa.literal(now(connection))
+    )
+    added = insert(recall).from_select(["bundle_id", "requested_by", "reason", "priority", "requested_at"], rows)
     # One statement: a recall that ends at this moment is either still the one, or a new one is begun.
     asked = added.on_conflict_do_update(
         index_elements=[recall.c.bundle_id],
@@ -44,14 +71,25 @@ def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None, 
         set_={"priority": added.excluded.priority},
         where=recall.c.priority < added.excluded.priority,
     ).returning(
-        sa.literal_column("xmax = 0", sa.Boolean)
+        recall.c.bundle_id, sa.literal_column("xmax = 0", sa.Boolean).label("is_new")
     )  # a row that was there already is locked by us, a new one is not
-    is_new = connection.scalar(asked)
-    if is_new is not None:
-        what = "requested" if is_new else "more urgent"
-        record(connection, bundle_id, "recall", new=what, detail={"by": by, "reason": reason, "priority": priority})
+    changed = {row.bundle_id: bool(row.is_new) for row in connection.execute(asked)}
+    happened = [
+        Happened(
+            bundle_id=number,
+            new="requested" if is_new else "more urgent",
+            detail={
+                "by": by_number[number].by,
+                "reason": by_number[number].reason,
+                "priority": by_number[number].priority,
+            },
+        )
+        for number, is_new in changed.items()
+    ]
+    if happened:
+        record_each(connection, "recall", happened)
         notify(connection)
-    return bool(is_new)
+    return {number for number, is_new in changed.items() if is_new}
 
 
 def notify(connection: sa.Connection) -> None:
@@ -102,6 +140,13 @@ def number_waiting(connection: sa.Connection) -> int:
     waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
     query = sa.select(sa.func.count()).select_from(bundle.join(recall, recall.c.bundle_id == bundle.c.id))
     return int(connection.scalar(query.where(waits)) or 0)
+
+
+def open_ones(connection: sa.Connection) -> list[BundleName]:
+    """The bundles whose recall is open, in the order in which they were asked for."""
+    query = sa.select(bundle.c.name).join(recall, recall.c.bundle_id == bundle.c.id)
+    rows = connection.scalars(query.where(recall.c.finished_at.is_(None)).order_by(recall.c.requested_at, bundle.c.id))
+    return list(map(BundleName, rows))
 
 
 def is_open(connection: sa.Connection, bundle_id: int, *, keep: bool = False) -> bool:

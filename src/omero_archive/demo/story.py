@@ -288,7 +288,7 @@ def _recall_by_opening(story: Story, mount: DemoMount, before: Before) -> None:
     with DemoWorker(settings):
         story.claim("the images opened, with the same pixels", story.do_pixels_equal(before))
     story.console.print(f"    they waited {time.monotonic() - began:.1f} s for the archive")
-    story.run("recall", "--all")
+    story.claim("no recall is open any more", not story.asked_for())
     story.back_bytes = story.used() - used
 
 

@@ -30,8 +30,7 @@ class _OpenFile:
     """What the descriptors of a node have in common."""
 
     node: Node
-    device: int
-    inode: int
+    content: tuple[int, int, int]  # device, inode, mtime in ns: whose bytes these are
     fd: int  # where the server reads; -1 where the kernel does
     backing_id: int  # 0 where the server reads
     count: int = 0
@@ -50,27 +49,27 @@ class Backings:
     def __len__(self) -> int:
         return len(self._files)
 
-    def attach(self, node: Node, opened: Opened) -> bytes:
+    def attach(self, node: Node, opened: Opened, *, join: bool = False) -> bytes:
         """One more descriptor of a node: the body of the answer to FUSE_OPEN. Takes over the descriptor.
 
-        Raises `Replaced`, and nothing is open that was not before.
+        With `join` what is open already will do, also if another file of that size lies there by now. Raises
+        `Replaced`, and nothing is open that was not before.
         """
         identity = opened.identity
         with self._lock:
             file = self._files.get(node.number)
+            is_other = file is not None and not join and file.content[:2] != (identity.device, identity.inode)
+            if is_other or identity.size_bytes != node.size_bytes:
+                os.close(opened.fd)
+                raise Replaced
             if file is None:
-                if identity.size_bytes != node.size_bytes:
-                    os.close(opened.fd)
-                    raise Replaced
                 file = self._begin(node, opened)
                 self._files[node.number] = file
             else:
                 os.close(opened.fd)
-                if (file.device, file.inode) != (identity.device, identity.inode):
-                    raise Replaced
             file.count += 1
             node.open_count = file.count
-            return self._open_out(file, (identity.device, identity.inode, identity.mtime_ns))
+            return self._open_out(file)
 
     def release(self, handle: int) -> Node | None:
         """One descriptor less. Returns the node when it was the last one."""
@@ -99,14 +98,14 @@ class Backings:
             if file.fd >= 0:
                 os.close(file.fd)
 
-    def _open_out(self, file: _OpenFile, content: tuple[int, int, int]) -> bytes:
+    def _open_out(self, file: _OpenFile) -> bytes:
         if file.backing_id:
             # Of the other flags only NOFLUSH may stand beside it: with KEEP_CACHE the open ends with EIO.
             return protocol.pack_open(file.node.number, OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH, file.backing_id)
         flags = OpenFlag.NOFLUSH
-        if file.node.cached in (None, content):
+        if file.node.cached in (None, file.content):
             flags |= OpenFlag.KEEP_CACHE  # else the kernel drops what it kept of the file that was here before
-        file.node.cached = content
+        file.node.cached = file.content
         return protocol.pack_open(file.node.number, flags)
 
     def _begin(self, node: Node, opened: Opened) -> _OpenFile:
@@ -116,8 +115,7 @@ class Backings:
             os.close(opened.fd)  # the kernel has its own hold of the file
         return _OpenFile(
             node=node,
-            device=identity.device,
-            inode=identity.inode,
+            content=(identity.device, identity.inode, identity.mtime_ns),
             fd=-1 if backing_id else opened.fd,
             backing_id=backing_id,
         )

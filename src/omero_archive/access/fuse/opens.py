@@ -7,9 +7,10 @@ twice.
 import errno
 import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -22,18 +23,43 @@ from omero_archive.access.items import Caller, Opened, Refusal
 from omero_archive.model import printable
 
 _log = structlog.get_logger()
+_SENT_BACK_KEPT = 1000
+_SENT_BACK_S = 1.0
 
 
 class _Opening:
     """An open that is not answered yet. `ticket` comes a moment after the gate was asked."""
 
-    __slots__ = ("interrupted", "node", "ticket", "unique")
+    __slots__ = ("interrupted", "node", "pid", "ticket", "unique")
 
-    def __init__(self, unique: int, node: Node) -> None:
+    def __init__(self, unique: int, node: Node, pid: int) -> None:
         self.unique = unique
         self.node = node
+        self.pid = pid
         self.ticket: Any = None
         self.interrupted = False
+
+
+class _SentBack:
+    """Which threads were told ESTALE a moment ago, for which path. One that never comes back is forgotten."""
+
+    def __init__(self) -> None:
+        self._paths: OrderedDict[int, tuple[str, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, pid: int, node: Node) -> None:
+        with self._lock:
+            self._paths[pid] = (node.path, monotonic())
+            if len(self._paths) > _SENT_BACK_KEPT:
+                self._paths.popitem(last=False)
+
+    def take(self, pid: int, node: Node) -> bool:
+        """Whether this one was; asked once."""
+        if not self._paths or not pid:
+            return False  # 0: a process of another container, which is all that can be told of it
+        with self._lock:
+            path, since = self._paths.pop(pid, ("", 0.0))
+        return path == node.path and monotonic() - since < _SENT_BACK_S
 
 
 class Opens:
@@ -47,6 +73,7 @@ class Opens:
         self._openings: dict[int, _Opening] = {}
         # With several threads that read requests an INTERRUPT can overtake its OPEN. Numbers are not used twice.
         self._early: deque[int] = deque(maxlen=1000)
+        self._sent_back = _SentBack()
         self._lock = threading.Lock()
         self.answered = 0
 
@@ -57,7 +84,7 @@ class Opens:
 
     def open(self, unique: int, node: Node, pid: int, uid: int) -> None:
         """Ask the gate; it answers when it can. A file that is near is answered before this returns."""
-        opening = _Opening(unique, node)
+        opening = _Opening(unique, node, pid)
         self._openings[unique] = opening
         # Names are for opens that do not succeed at once, see gate.py: reading them takes longer than a near open.
         caller = Caller(pid=pid, uid=uid, program="", user=str(uid))
@@ -110,18 +137,32 @@ class Opens:
         if isinstance(result, Refusal):
             self._channel.error(opening.unique, errno_of(result.reason))
             return
+        was_sent_back = self._sent_back.take(opening.pid, node)
         try:
-            body = self._backings.attach(node, result)
+            # Sent back once already, and meanwhile it was exchanged again: what is open here was opened after this
+            # program asked, so it is a right answer. The kernel would not walk a third time.
+            body = self._backings.attach(node, result, join=was_sent_back)
         except Replaced:
-            # What is open here, or what the kernel was told, are other bytes. For them there is a new node: ESTALE lets
-            # the kernel walk the path anew, and it asks for every name on the way (LOOKUP_REVAL of fs/namei.c).
-            self._nodes.renew(node)
-            _log.info("other bytes lie here than before", action="open", path=printable(node.path))
-            self._channel.error(opening.unique, errno.ESTALE)
+            self._send_back(opening, again=was_sent_back)
             return
         self.answered += 1
         if not self._channel.reply(opening.unique, body):
             self.release(node.number)  # nobody waits for it any more
+
+    def _send_back(self, opening: _Opening, *, again: bool) -> None:
+        """Other bytes lie here than are open, or than the kernel was told: for them there is to be a new node.
+
+        ESTALE lets the kernel walk the path anew, once, and ask for every name on the way (LOOKUP_REVAL of fs/namei.c).
+        """
+        node = opening.node
+        self._nodes.renew(node)
+        if again:
+            _log.warning("the file is not as long as it is said to be", action="open", path=printable(node.path))
+            self._channel.error(opening.unique, errno.EREMOTEIO)
+            return
+        _log.info("other bytes lie here than before", action="open", path=printable(node.path))
+        self._sent_back.put(opening.pid, node)
+        self._channel.error(opening.unique, errno.ESTALE)
 
     def release(self, handle: int) -> None:
         """FUSE_RELEASE: one descriptor less."""
