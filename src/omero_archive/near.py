@@ -138,15 +138,27 @@ class Near:
 
         Between looking and opening it may be evicted: then it is not near. Raises `DiskFailed`.
         """
-        found = self.find(path)
-        if found is None or found[1].kind is not EntryKind.FILE:
+        if not path or not _is_shown(path):
             return None
         with _looking(self.tree, path):
-            fd = self.tree.open_to_read(found[0])
-            if entry_of(fd).kind is EntryKind.FILE:
+            fd = self._open_at(path)
+            if fd is None or entry_of(fd).kind is EntryKind.FILE:
                 return fd
             os.close(fd)
         return None
+
+    def _open_at(self, path: str) -> int | None:
+        """As `open`. Most files lie at their own path; what lies behind a link of ours is looked for after that."""
+        try:
+            return self.tree.open_plain(path)
+        except UnsafePath:
+            found = self.find(path)
+        if found is None or found[0] == path or found[1].kind is not EntryKind.FILE:
+            return None
+        try:
+            return self.tree.open_plain(found[0])
+        except UnsafePath:
+            return None
 
     def model_of(self, directory: str) -> FileAttributes | None:
         """Mode, owner and mtime of OMERO's directory of that name, None if it has none. Raises `DiskFailed`."""
