@@ -87,11 +87,10 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 class PlainMount:
     """`plain_mount.py` as a process: serves `store` at `point`, and does what `tell` says."""
 
-    def __init__(self, point: Path, store: Path, *options: str, as_user: int | None = None) -> None:
+    def __init__(self, point: Path, store: Path, *options: str) -> None:
         self.point = point
         self.store = store
         self._options = options
-        self._as_user = as_user
         self._process: subprocess.Popen[str] | None = None
         self.said = ""
         self.log = point.with_name(point.name + ".log")
@@ -112,9 +111,6 @@ class PlainMount:
             stderr=log,
             text=True,
             env=environment,
-            user=self._as_user,
-            group=self._as_user,
-            extra_groups=None if self._as_user is None else [],
         )
         log.close()
         self.said = self._answer()

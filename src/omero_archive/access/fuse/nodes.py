@@ -63,6 +63,7 @@ class Nodes:
         self.root = Node(protocol.ROOT_ID, None, b"", _attributes("", root), is_directory=True)
         self._by_number = {protocol.ROOT_ID: self.root}
         self._next = protocol.ROOT_ID + 1
+        self.dropped = 0  # how many there were that are not there any more
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -147,7 +148,8 @@ class Nodes:
         return node
 
     def _drop(self, node: Node) -> None:
-        self._by_number.pop(node.number, None)
+        if self._by_number.pop(node.number, None) is not None:
+            self.dropped += 1
         self._unname(node)
 
     def _unname(self, node: Node) -> None:
