@@ -204,3 +204,24 @@ def _read_as_nobody(path: Path) -> bytes:
         command, capture_output=True, user=NOBODY, group=NOBODY, extra_groups=[], timeout=PATIENCE_S, check=True
     )
     return run.stdout
+
+
+def test_files_that_the_kernel_cannot_read_itself_are_read_by_the_server(tmp_path: Path) -> None:
+    """The store lies on a mount that is stacked already, as an overlay is."""
+    below, above = tmp_path / "below", tmp_path / "above"
+    below.mkdir()
+    above.mkdir()
+    with plain_mount(below) as lower:
+        if "True" not in lower.said:
+            pytest.skip("this kernel has no passthrough")
+        content = os.urandom(300_000)
+        (lower.store / "file").write_bytes(content)
+        (above / "store").symlink_to(lower.point)
+        with plain_mount(above) as upper:
+            seen = upper.point / "file"
+            assert seen.read_bytes() == content
+            with seen.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                assert os.pread(file.fileno(), 5000, 200_000) == content[200_000:205_000]
+                assert memory[:] == content
+            wait_until(lambda: upper.stats()["open_files"] == 0, "all is released")
+            assert "does not read these files itself" in upper.log.read_text()

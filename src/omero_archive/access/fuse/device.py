@@ -6,6 +6,7 @@ it over: it is detached, which leaves those alone who still read open files, and
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -41,6 +42,12 @@ class Device:
 
     fd: int
     mountpoint: str
+    lock_fd: int  # of the directory below the mount, locked against another server that begins at the same moment
+
+    def close(self) -> None:
+        """Let go of the device, when nobody reads from it any more."""
+        os.close(self.fd)
+        os.close(self.lock_fd)
 
     def unmount(self) -> None:
         """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
@@ -65,10 +72,15 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     """
     path = os.path.realpath(mountpoint)
     _take_over(path)
-    _require_empty_directory(path)
-    _warn_of_timeouts()
-    fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
-    return Device(fd=fd, mountpoint=path)
+    lock_fd = _lock_empty_directory(path)
+    try:
+        _take_over(path)  # which another one may have mounted before the lock was ours
+        _warn_of_timeouts()
+        fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return Device(fd=fd, mountpoint=path, lock_fd=lock_fd)
 
 
 def _take_over(path: str) -> None:
@@ -104,20 +116,33 @@ def _is_alive(path: str) -> bool:
     return not answers or answers[0] not in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
-def _require_empty_directory(path: str) -> None:
+def _lock_empty_directory(path: str) -> int:
+    """A descriptor of the directory at the mount point, locked for as long as it is open."""
     try:
-        names = os.listdir(path)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise WrongUse(f"{path} is not there; make it: an empty directory, and nothing else in it ever.") from error
     except NotADirectoryError as error:
         raise WrongUse(f"{path} is not a directory; nothing was mounted.") from error
     except OSError as error:
         raise DiskFailed(f"{path} could not be looked at: {error.strerror}; nothing was mounted.") from error
-    if names:
-        raise WrongUse(
-            f"{path} is not empty, and what lies there would be hidden; nothing was mounted. "
-            "If it is the near directory, rename it and let archive.near name it."
-        )
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.listdir(fd):
+            raise WrongUse(
+                f"{path} is not empty, and what lies there would be hidden; nothing was mounted. "
+                "If it is the near directory, rename it and let archive.near name it."
+            )
+    except BlockingIOError as error:
+        os.close(fd)
+        raise Busy(f"Another omero-archive is about to serve {path}; nothing was mounted.") from error
+    except OSError as error:
+        os.close(fd)
+        raise DiskFailed(f"{path} could not be looked at: {error.strerror}; nothing was mounted.") from error
+    except WrongUse:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _warn_of_timeouts() -> None:
