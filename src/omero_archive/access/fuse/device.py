@@ -38,10 +38,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A mount of ours: its descriptor of /dev/fuse, and where it is."""
+    """A mount of ours: its descriptor of /dev/fuse, where it is, and its number (major:minor)."""
 
     fd: int
     mountpoint: str
+    number: str
     lock_fd: int  # of the directory below the mount, locked against another server that begins at the same moment
 
     def close(self) -> None:
@@ -49,17 +50,21 @@ class Device:
         os.close(self.fd)
         os.close(self.lock_fd)
 
+    @property
+    def is_mounted(self) -> bool:
+        """Whether it is still this mount that is seen at its path."""
+        mounted = mounted_at(self.mountpoint)
+        return mounted is not None and mounted.device == self.number
+
     def unmount(self) -> None:
         """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
-        _detach(self.mountpoint, force=True)
+        if self.is_mounted:
+            _detach(self.mountpoint, force=True)
 
     def raise_read_ahead(self) -> None:
         """Let the kernel ask for more at once; where it may not be set, reading is slower and nothing else."""
-        mounted = mounted_at(self.mountpoint)
-        if mounted is None:
-            return
         try:
-            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
+            Path(f"/sys/class/bdi/{self.number}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
         except OSError as error:
             _log.info("read-ahead stays as it is", action="mount", error=str(error))
 
@@ -80,7 +85,8 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     except BaseException:
         os.close(lock_fd)
         raise
-    return Device(fd=fd, mountpoint=path, lock_fd=lock_fd)
+    mounted = mounted_at(path)
+    return Device(fd=fd, mountpoint=path, number=mounted.device if mounted else "", lock_fd=lock_fd)
 
 
 def _take_over(path: str) -> None:

@@ -8,7 +8,6 @@ from queue import SimpleQueue
 import structlog
 
 from omero_archive.access.fuse.device import Device, mount_at
-from omero_archive.access.fuse.mounts import mounted_at
 from omero_archive.access.fuse.served import ServedGate, ServedTree
 from omero_archive.access.fuse.server import Limits, Server
 from omero_archive.errors import ArchiveError, DiskFailed
@@ -110,8 +109,7 @@ class Mounted:
     def _end(self) -> None:
         self._server.stop()
         try:
-            if mounted_at(self._device.mountpoint) is not None and any(t.is_alive() for t in self._threads):
-                self._device.unmount()
+            self._device.unmount()
         except ArchiveError as error:
             _log.warning(
                 "the mount stays behind, dead; the next server takes it over", action="mount", error=str(error)
