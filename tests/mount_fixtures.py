@@ -1,185 +1,229 @@
-"""Mounts for tests: whether this machine can mount, a safe end for every mount, and a plain directory that is mounted.
+"""A demo site whose links lead through a real mount, served by a process of its own. Needs root and /dev/fuse.
 
-A server is always a process of its own: a thread that serves a mount must never be the one that opens a file in it.
-Whatever hangs is freed by the watchdog of `mounting`, which ends the mount by force.
+Without them the tests are skipped, unless OMERO_ARCHIVE_REQUIRE_TOOLS=1: then they fail. Whatever happens, the mount is
+taken away at the end: a dead one left behind confuses everybody after.
 """
 
 import ctypes
-import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from time import monotonic, sleep
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 
-from omero_archive.access.fuse.mounts import MountedThere, mounted_at
+from demo_fixtures import copy_site
+from omero_archive.demo.postgres import EmbeddedPostgres
+from omero_archive.demo.site import DemoSite
+from site_fixtures import CommandRunner, CommandSite, copy_catalogue, sha256_of, write_settings
 
-_PROGRAM = Path(__file__).resolve().parent / "plain_mount.py"
-_SOURCES = Path(__file__).resolve().parent.parent / "src"
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_FORCE_AND_DETACH = 1 | 2  # MNT_FORCE | MNT_DETACH of sys/mount.h
-_LONGEST_S = 120.0
-PATIENCE_S = 20.0
-NOBODY = 65534
-
-
-@pytest.fixture(scope="session")
-def can_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Root and /dev/fuse, or a skip; a failure with OMERO_ARCHIVE_REQUIRE_TOOLS=1."""
-    if os.geteuid() != 0:
-        missing("tests mount as root")
-    try:
-        os.close(os.open("/dev/fuse", os.O_RDWR))
-    except OSError as error:
-        missing(f"/dev/fuse cannot be opened: {error}")
-    directory = tmp_path_factory.mktemp("may-mount")
-    if _LIBC.mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"size=4k") != 0:
-        missing(f"this process may not mount: {os.strerror(ctypes.get_errno())}")
-    _LIBC.umount2(os.fsencode(directory), _FORCE_AND_DETACH)
+_MNT_DETACH = 2  # linux/fs.h
+_UNMOUNT = ctypes.CDLL(None, use_errno=True).umount2
 
 
-def missing(what: str) -> NoReturn:
-    """Skip, or fail where tools are required."""
+def require_fuse() -> None:
+    """Skip the test where no file system can be served."""
+    if os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return
     if os.environ.get("OMERO_ARCHIVE_REQUIRE_TOOLS") == "1":
-        pytest.fail(f"mounts are required but {what}")
-    pytest.skip(f"no mounts: {what}")
+        pytest.fail("OMERO_ARCHIVE_REQUIRE_TOOLS=1, but there is no root with /dev/fuse")
+    pytest.skip("a real mount needs root and /dev/fuse")
 
 
-def mounted(path: Path) -> MountedThere | None:
-    """What is mounted at a path; looks at the list only, so it never hangs."""
-    return mounted_at(str(path))
+@dataclass(slots=True, kw_only=True)
+class MountSite:
+    """A demo site with `archive.near` beside `archive.root`, and the processes that serve it."""
 
-
-def unmount(path: Path) -> None:
-    """End whatever is mounted at a path of ours, by force; whoever waits for it is freed."""
-    for _ in range(10):
-        if mounted(path) is None or _LIBC.umount2(os.fsencode(path), _FORCE_AND_DETACH) != 0:
-            return
-
-
-@contextmanager
-def mounting(path: Path) -> Iterator[None]:
-    """Whatever is mounted at `path` inside is gone afterwards, and after two minutes in any case."""
-    watchdog = threading.Timer(_LONGEST_S, unmount, (path,))
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    finally:
-        watchdog.cancel()
-        unmount(path)
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for something that will be so in a moment."""
-    end = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end, f"not so after {PATIENCE_S} s: {what}"
-        time.sleep(0.01)
-
-
-class PlainMount:
-    """`plain_mount.py` as a process: serves `store` at `point`, and does what `tell` says."""
-
-    def __init__(self, point: Path, store: Path, *options: str) -> None:
-        self.point = point
-        self.store = store
-        self._options = options
-        self._process: subprocess.Popen[str] | None = None
-        self.said = ""
-        self.log = point.with_name(point.name + ".log")
+    commands: CommandSite
+    options: dict[str, Any]
+    digests: dict[str, str]  # of the originals, by key
+    log: Path
+    server: "subprocess.Popen[str] | None" = None
 
     @property
-    def process(self) -> "subprocess.Popen[str]":
-        assert self._process is not None, "started"
-        return self._process
+    def demo(self) -> DemoSite:
+        return self.commands.demo
 
-    def start(self) -> bool:
-        """Begin to serve. False if the program did not; `said` is then what it gave as reason."""
-        environment = os.environ | {"PYTHONPATH": str(_SOURCES), "PYTHONDONTWRITEBYTECODE": "1"}
-        log = self.log.open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), str(self.point), str(self.store), *self._options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
+    @property
+    def root(self) -> Path:
+        return self.demo.archive_root
+
+    # ---- the mount
+
+    def start(self, *arguments: str) -> str:
+        """Start the mount, wait until it says by systemd's protocol that it serves; what it says to people."""
+        address = str(self.log.with_name("notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+            listening.bind(address)
+            listening.settimeout(30)
+            try:
+                program = str(Path(sys.executable).with_name("omero-archive"))
+                with self.log.open("a") as log:
+                    self.server = subprocess.Popen(
+                        [program, "mount", *arguments],
+                        env=os.environ | self.commands.environment | {"NOTIFY_SOCKET": address},
+                        stdout=subprocess.PIPE,
+                        stderr=log,
+                        text=True,
+                    )
+                assert listening.recv(100) == b"READY=1", self.log.read_text()
+            except TimeoutError:
+                raise AssertionError(f"the mount does not get ready: {self.log.read_text()}") from None
+            finally:
+                os.unlink(address)
+        assert self.server.stdout is not None
+        os.set_blocking(self.server.stdout.fileno(), False)
+        return os.read(self.server.stdout.fileno(), 1 << 16).decode()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the mount; its exit code."""
+        assert self.server is not None
+        self.server.send_signal(number)
+        try:
+            code = self.server.wait(20)
+        finally:
+            self.server.kill()
+            assert self.server.stdout is not None
+            self.server.stdout.close()
+            self.server = None
+        return code
+
+    def detach(self) -> None:
+        """Take away whatever is mounted, and the server."""
+        if self.server is not None:
+            self.stop(signal.SIGKILL)
+        while _UNMOUNT(os.fsencode(self.root), _MNT_DETACH) == 0:
+            pass
+
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        """A worker beside the mount."""
+        running = self.commands.start("worker", "--queues", "recall")
+        try:
+            yield
+        finally:
+            running.send_signal(signal.SIGTERM)
+            try:
+                running.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.communicate()
+
+    # ---- looking
+
+    def key(self, slug: str, number: int = 0) -> str:
+        return str(self.demo.fileset(slug).keys[number])
+
+    def path(self, slug: str, number: int = 0) -> Path:
+        """The original's path, which is a link into the mount."""
+        return self.demo.path(self.demo.fileset(slug).keys[number])
+
+    def reader(self, *paths: Path, program: str = "cat") -> "subprocess.Popen[bytes]":
+        """A process that opens files and prints them."""
+        command = [program, "--", *map(str, paths)]
+        return subprocess.Popen(
+            command, env={**os.environ, "LC_ALL": "C"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        log.close()
-        self.said = self._answer()
-        return self.said.startswith("ready")
 
-    def tell(self, line: str) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def stats(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.tell("stats"))
-        return told
-
-    def status(self, key: str) -> int:
-        """A number of /proc/PID/status: Threads, or VmRSS in KiB."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{key}:"))
-
-    def open_descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def stop(self) -> int:
-        """Ask it to end, as a service would be."""
-        if self._process is None:
-            return 0
-        self._process.terminate()
-        return self._wait()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self._wait()
-
-    def _wait(self) -> int:
-        process = self.process
+    def read(self, *paths: Path, program: str = "cat", within_s: float = 30) -> tuple[bytes, str]:
+        """What a process read, and what it said was wrong."""
+        reading = self.reader(*paths, program=program)
         try:
-            return process.wait(PATIENCE_S)
+            out, err = reading.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            unmount(self.point)
+            reading.kill()
+            reading.communicate()
             raise
-        finally:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-            self._process = None
+        return out, err.decode()
 
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        watchdog = threading.Timer(PATIENCE_S, self.process.kill)
-        watchdog.start()
-        try:
-            return self.process.stdout.readline().rstrip("\n")
-        finally:
-            watchdog.cancel()
+    def rows(self, query: LiteralString, *parameters: object) -> list[dict[str, Any]]:
+        with psycopg.connect(self.demo.catalogue_dsn, row_factory=dict_row) as conn:
+            return conn.execute(query, parameters).fetchall()
+
+    def asked_for(self) -> set[str]:
+        """The bundles for which a recall is open."""
+        query: LiteralString = (
+            "SELECT b.name FROM recall r JOIN bundle b ON b.id = r.bundle_id WHERE r.finished_at IS NULL"
+        )
+        return {row["name"] for row in self.rows(query)}
+
+    def name(self, slug: str) -> str:
+        return self.demo.fileset(slug).reference.replace(":", "-")
+
+    def forget_recalls(self) -> None:
+        """As if nothing had been asked for."""
+        with psycopg.connect(self.demo.catalogue_dsn) as conn:
+            conn.execute("DELETE FROM recall; UPDATE bundle SET retry_at = NULL, last_error = NULL, attempts = 0")
+
+
+def soon(is_so: Any, *, within_s: float = 15.0) -> None:
+    """Wait until it is so."""
+    end = monotonic() + within_s
+    while not is_so():
+        assert monotonic() < end, "it did not come to that in time"
+        sleep(0.05)
 
 
 @contextmanager
-def plain_mount(directory: Path, *options: str) -> Iterator[PlainMount]:
-    """`directory/store` served at `directory/mnt` until the end. Options as of `plain_mount.py`."""
-    point, store = directory / "mnt", directory / "store"
-    point.mkdir()
-    store.mkdir(exist_ok=True)
-    mount = PlainMount(point, store, *options)
-    with mounting(point):
-        assert mount.start(), mount.said
+def mount_site(
+    template: DemoSite,
+    postgres: EmbeddedPostgres,
+    *,
+    catalogue: str,
+    runner: CommandRunner,
+    directory: Path,
+    mount: str = "",
+    slugs: Sequence[str],
+) -> Iterator[MountSite]:
+    """A site under a mount, with these filesets released and away. `mount` is the table of the settings."""
+    demo = copy_site(template, directory / "site", postgres=postgres)
+    copy_catalogue(demo, postgres, catalogue)
+    options: dict[str, Any] = {
+        "near": demo.directory / "OMERO" / "Near",
+        "keep_originals": "0s",
+        "work": f'poll = "1s"\nretry_after = "1min"\n{mount}',
+    }
+    commands = CommandSite(demo=demo, settings=write_settings(demo, **options), runner=runner)
+    digests = {str(key): sha256_of(demo.path(key)) for slug in slugs for key in demo.fileset(slug).keys}
+    site = MountSite(commands=commands, options=options, digests=digests, log=directory / "mount.log")
+    commands.run("init")
+    try:
+        references = [demo.fileset(slug).reference for slug in slugs]
+        commands.run("add", *references)
+        commands.run("run")
+        site.start()
+        commands.run("release", *references)
+        yield site
+    finally:
+        site.detach()
+        with psycopg.connect(postgres.dsn(), autocommit=True) as conn:
+            for dsn in (demo.omero_dsn, demo.catalogue_dsn):
+                name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
+                conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        shutil.rmtree(demo.directory)
+
+
+@contextmanager
+def without_postgres(dsn: str) -> Iterator[None]:
+    """A database takes no connections, and those it has are gone."""
+    name = str(conninfo_to_dict(dsn)["dbname"])
+    change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as conn:
+        conn.execute(change.format(sql.Identifier(name), sql.SQL("false")))
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
         try:
-            yield mount
+            yield
         finally:
-            unmount(point)
-            mount.stop()
+            conn.execute(change.format(sql.Identifier(name), sql.SQL("true")))

@@ -79,7 +79,20 @@ def require_apart(site: Site) -> None:
             services[f"services.{name}"] = location.root
     for setting, place in places.items():
         _require_outside(setting, place, repository)
+    _require_root_apart(archive.root, archive.near_directory)
     _require_places_apart({name: service.place() for name, service in site.services.items()})
+
+
+def _require_root_apart(root: Path, near: Path) -> None:
+    """The archive root and the directory of near bytes are one, or neither lies in the other.
+
+    What is mounted at the root would hide `near` from everybody, and the mount would serve itself.
+    """
+    is_one = os.path.realpath(root) == os.path.realpath(near) or (
+        _number(root) is not None and _number(root) == _number(near)
+    )
+    if not is_one and (_lies_in(near, root) or _lies_in(root, near)):
+        raise SettingsError(f"archive.near: {near} and archive.root, {root}, lie in each other; they must be apart.")
 
 
 def _require_places_apart(places: Mapping[ServiceName, str]) -> None:
@@ -105,10 +118,20 @@ def _require_outside(name: str, place: Path, others: Mapping[str, Path]) -> None
 
 def _lies_in(inner: Path, outer: Path) -> bool:
     """Whether a directory is another or lies below it, by whatever link or bind mount it is reached."""
-    if not outer.exists():
-        return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))
     here = Path(os.path.realpath(inner))
-    return any(place.exists() and place.samefile(outer) for place in (here, *here.parents))
+    if here.is_relative_to(os.path.realpath(outer)):
+        return True
+    there = _number(outer)
+    return there is not None and any(_number(place) == there for place in (here, *here.parents))
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at a path; None if nothing does, or a mount whose server died."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def initialise(site: Site) -> list[str]:
@@ -124,7 +147,7 @@ def initialise(site: Site) -> list[str]:
         done.append("made the tables of the job queue")
     archive = site.settings.archive
     for directory in sorted({archive.root, archive.near_directory}):
-        if not directory.is_dir():
+        if _is_to_be_made(directory):
             try:
                 directory.mkdir(parents=True, mode=0o755)
             except OSError as error:
@@ -138,3 +161,11 @@ def initialise(site: Site) -> list[str]:
         else:
             done.append(f"service {name} is ready")
     return done
+
+
+def _is_to_be_made(directory: Path) -> bool:
+    """Whether a directory is not there. A mount whose server died cannot be looked at, but is there."""
+    try:
+        return not directory.is_dir()
+    except OSError:
+        return False

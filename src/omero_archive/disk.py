@@ -36,14 +36,19 @@ CHANGES = (
 open_root = os.open  # a directory, by its absolute path
 open_beneath = linux.open_beneath
 lstat = os.lstat
+stat = os.stat  # follows links
 fstat = os.fstat
 readlink = os.readlink
 scandir = os.scandir
 readv = os.readv
 fstatvfs = os.fstatvfs
 flock = _fcntl.flock
+is_open_elsewhere = linux.is_open_elsewhere  # takes a lease and gives it back
 
-READS = ("open_root", "open_beneath", "lstat", "fstat", "readlink", "scandir", "readv", "fstatvfs", "flock")
+READS = (
+    *("open_root", "open_beneath", "lstat", "fstat", "readlink", "scandir", "readv", "fstatvfs", "flock"),
+    *("stat", "is_open_elsewhere"),
+)
 
 # ---- what touches no byte and no name: it cannot fail because of a disk
 

@@ -7,6 +7,7 @@ never retries.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
-import sqlalchemy as sa
 import structlog
 from psycopg.conninfo import make_conninfo
 
-from omero_archive.catalogue import bundles, copies, recalls
-from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.catalogue import bundles, copies, recalls, turns
 from omero_archive.catalogue.copies import Failure, Slice
 from omero_archive.errors import (
     ArchiveError,
@@ -28,19 +27,21 @@ from omero_archive.errors import (
     Damage,
     DatabaseUnavailable,
     ObjectOffline,
+    RecallCancelled,
     Refused,
 )
 from omero_archive.files import disk_errors
 from omero_archive.model import BundleName, ServiceName
-from omero_archive.states import CopyState, Residency
-from omero_archive.steps.audit_due import audit_due, is_audit_due
+from omero_archive.planning import QUEUES, SLICE_STEPS, STAGE, Job, due, due_recalls
+from omero_archive.states import Residency
+from omero_archive.steps.audit_due import audit_due
 from omero_archive.steps.confirm import confirm
 from omero_archive.steps.copy import Tally, copy
 from omero_archive.steps.evict import evict
 from omero_archive.steps.manifest import manifest
 from omero_archive.steps.recall import recall
-from omero_archive.steps.room import windows_over
-from omero_archive.steps.site import Site, place_of
+from omero_archive.steps.site import Site
+from omero_archive.steps.stage_ahead import stage_ahead
 from omero_archive.steps.verify import verify
 
 if TYPE_CHECKING:
@@ -48,42 +49,25 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm", "audit")
-"""The steps that jobs run, each a queue of its own, so that a data mover can be given some of them."""
+# procrastinate has no call for it: a job that is queued keeps the priority that it was put there with.
+_MORE_URGENT = (
+    "UPDATE procrastinate_jobs SET priority = %(priority)s"
+    " WHERE queueing_lock = %(lock)s AND status = 'todo' AND priority < %(priority)s"
+)
 
 BREAKER_REST = timedelta(hours=1)
 """How long a worker copies nothing after the circuit breaker opened."""
 
-_SLICE_STEPS: dict[str, tuple[CopyState, Callable[[Site, Slice], Tally]]] = {
-    "copy": (CopyState.PENDING, copy),
-    "verify": (CopyState.WRITTEN, verify),
-    "confirm": (CopyState.VERIFIED, confirm),
-}
-
+_SLICE_STEPS: dict[str, Callable[[Site, Slice], Tally]] = {"copy": copy, "verify": verify, "confirm": confirm}
 
 _BUNDLE_STEPS: dict[str, Callable[[Site, BundleName], object]] = {"recall": recall, "evict": evict}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One step on one piece of work: a slice of copies, or a bundle."""
-
-    step: str
-    service: ServiceName | None
-    first: int  # number of the first copy, or of the bundle
-    last: int
-
-    @property
-    def lock(self) -> str:
-        """By it a job that is queued already is known."""
-        return f"{self.step}:{self.service or ''}:{self.first}-{self.last}"
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
     """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not.
 
-    `waiting` counts how often something had to wait for a service that is bringing bytes back.
+    `waiting` is how many copies and bundles waited, when they were last tried, for a service that brings bytes back.
     """
 
     done: int = 0
@@ -99,84 +83,77 @@ class Engine:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.result = Result()
+        self._counting = threading.Lock()  # a worker does several jobs at once
+        self._looked_at: set[int] = set()  # bundles that were looked at together, by number
         self._open_since: datetime | None = None
-        self._audit_rests_until: dict[ServiceName, datetime] = {}
+        self._rests_until: dict[str, datetime] = {}  # by service, whose audit failed, or `stage`
+        self.recall_ended: Callable[[], None] = lambda: None  # told after each job in the queue of recalls
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
-        self._app = procrastinate.App(connector=_connector(site.catalogue.dsn))
-        for step in QUEUES:
-            self._app.task(name=step, queue=step)(self._task(step))
+        self.queue = procrastinate.App(connector=_connector(site.catalogue.dsn))
+        for step in (*QUEUES, STAGE):
+            queue = Job(step=step, service=None, first=0, last=0).queue
+            self.queue.task(name=step, queue=queue)(self._task(step))
+
+    @property
+    def site(self) -> Site:
+        """The site whose jobs these are."""
+        return self._site
 
     def plan(self) -> list[Job]:
         """All work that is due now. Raises `DiskFailed` if `near` cannot be looked at."""
         with disk_errors("what is due"):
-            return list(self._due())
+            return list(due(self._site, rests=self._rests()))
 
     def waits_for_services(self) -> bool:
         """Whether a service has still to vouch for copies, or to bring bytes back for a recall or to be verified."""
         with self._site.catalogue.begin() as connection:
-            return copies.unconfirmed(connection) or recalls.is_any_waiting(connection)
+            return copies.unconfirmed(connection) or recalls.number_waiting(connection) > 0
 
     def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
         """Work off everything that is due, also what becomes due by that, and return."""
-        while jobs := [job for job in self.plan() if job.step in steps and not self._is_stopped(job.step)]:
-            before = self.result.done + self.result.failed
-            with _queue_reached():
+        self._looked_at.clear()
+        while jobs := self.planned(steps):
+            before = self._moves()
+            with queue_reached():
                 asyncio.run(self._work_off(jobs, steps))
             self._site.catalogue.seal()
-            if self.result.done + self.result.failed == before:
+            if self._moves() == before:
                 break  # others are on it, or it cannot be done now: not a reason to spin
+        self.result.waiting = self._waiting()
         return self.result
+
+    def planned(self, steps: tuple[str, ...], *, recalls_alone: bool = False) -> list[Job]:
+        """The work that is due of these steps, or the recalls among it, after turns were given to recalls."""
+        if "recall" in steps:
+            with self._site.catalogue.begin() as connection:
+                turns.begin(connection, self._site.settings.recall)
+        jobs = list(due_recalls(self._site, rests=self._rests())) if recalls_alone else self.plan()
+        return [job for job in jobs if job.queue in steps and not self._is_stopped(job.step)]
+
+    def _moves(self) -> int:
+        return self.result.done + self.result.failed + len(self._looked_at)
+
+    def _waiting(self) -> int:
+        with self._site.catalogue.begin() as connection:
+            read_later = copies.number_to_read_later(connection) if self.result.waiting else 0
+            return recalls.number_waiting(connection) + read_later
+
+    def _rests(self) -> set[str]:
+        return {name for name, until in self._rests_until.items() if until > self._site.clock()}
 
     def _is_stopped(self, step: str) -> bool:
         """Whether the circuit breaker forbids the step."""
         return step == "copy" and self._site.breaker.is_open
 
-    def work(self, *, steps: tuple[str, ...] = QUEUES) -> None:
-        """Go on until a signal says stop; what becomes due is looked for every `work.poll`."""
-        with _queue_reached():
-            asyncio.run(self._work_on(steps))
-
     # ---- the inside
 
-    def _due(self) -> Iterator[Job]:
-        site, work = self._site, self._site.settings.work
-        with site.catalogue.begin() as connection:
-            for number in recalls.due(connection):
-                yield Job(step="recall", service=None, first=number, last=number)
-            for name in site.near.taken_out():
-                bundle = bundles.by_name(connection, name)
-                step = None if bundle is None else _after_eviction(site, connection, bundle)
-                if bundle is not None and step is not None:
-                    yield Job(step=step, service=None, first=bundle.id, last=bundle.id)
-            for bundle in windows_over(site):
-                yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
-            for service in site.settings.service_names:
-                for number, _ in copies.without_manifest(connection, service):
-                    yield Job(step="manifest", service=service, first=number, last=number)
-                for step, (state, _) in _SLICE_STEPS.items():
-                    slices = copies.due_slices(
-                        connection,
-                        service,
-                        state,
-                        size_bytes=work.slice_size,
-                        files=work.slice_files,
-                        poll=site.poll,
-                    )
-                    for piece in slices:
-                        yield Job(step=step, service=service, first=piece.first_id, last=piece.last_id)
-            for service in site.settings.service_names:
-                rests_until = self._audit_rests_until.get(service)
-                if (rests_until is None or rests_until <= site.clock()) and is_audit_due(site, connection, service):
-                    # One slice, found when it is its turn: the next is planned when all else has had its own.
-                    yield Job(step="audit", service=service, first=0, last=0)
-
     async def _work_off(self, jobs: list[Job], steps: tuple[str, ...]) -> None:
-        async with self._app.open_async():
-            await self._rescue()
-            await self._defer(jobs)
-            await self._app.run_worker_async(
+        async with self.queue.open_async():
+            await self.rescue()
+            await self.defer(jobs)
+            await self.queue.run_worker_async(
                 queues=list(steps),
                 wait=False,
                 listen_notify=False,
@@ -184,28 +161,9 @@ class Engine:
                 delete_jobs="always",
             )
 
-    async def _work_on(self, steps: tuple[str, ...]) -> None:
-        async with self._app.open_async():
-            planning = asyncio.create_task(self._plan_for_ever(steps))
-            try:
-                await self._app.run_worker_async(queues=list(steps), wait=True, delete_jobs="always")
-            finally:
-                planning.cancel()
+    # ---- for a worker, which stays
 
-    async def _plan_for_ever(self, steps: tuple[str, ...]) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(self._site.catalogue.seal)
-                jobs = await asyncio.to_thread(self.plan)
-                self._close_breaker_after_a_while()
-                with _queue_reached():
-                    await self._rescue()
-                    await self._defer([job for job in jobs if job.step in steps and not self._is_stopped(job.step)])
-            except ArchiveError as error:
-                _log.warning("could not plan", action="plan", error=str(error))
-            await asyncio.sleep(max(0.2, self._site.poll.total_seconds()))
-
-    def _close_breaker_after_a_while(self) -> None:
+    def close_breaker_after_a_while(self) -> None:
         """A worker stays: it tries again after an hour. What failed has its own time of the next try beside it."""
         now = self._site.clock()
         if not self._site.breaker.is_open:
@@ -216,24 +174,29 @@ class Engine:
             self._site.close_breaker()
             self.result.stopped = None
 
-    async def _defer(self, jobs: list[Job]) -> None:
+    async def defer(self, jobs: list[Job]) -> None:
+        """Put jobs on the queue; one that is there already may become more urgent."""
         from procrastinate.exceptions import AlreadyEnqueued
 
         for job in jobs:
             arguments = {"service": job.service or "", "first": job.first, "last": job.last}
-            priority = -1 if job.step == "audit" else 0
-            deferrer = self._app.configure_task(job.step, queue=job.step, queueing_lock=job.lock, priority=priority)
+            deferrer = self.queue.configure_task(
+                job.step, queue=job.queue, queueing_lock=job.lock, priority=job.priority
+            )
             try:
                 await deferrer.defer_async(**arguments)
             except AlreadyEnqueued:
-                continue
+                if job.queue == "recall":
+                    await self.queue.connector.execute_query_async(_MORE_URGENT, lock=job.lock, priority=job.priority)
 
-    async def _rescue(self) -> None:
+    async def rescue(self) -> None:
         """Forget jobs whose worker died: what they had not done is due still, and is planned anew."""
         from procrastinate.jobs import Status
 
-        for job in await self._app.job_manager.get_stalled_jobs():
-            await self._app.job_manager.finish_job(job=job, status=Status.FAILED, delete_job=True)
+        for job in await self.queue.job_manager.get_stalled_jobs():
+            await self.queue.job_manager.finish_job(job=job, status=Status.FAILED, delete_job=True)
+
+    # ---- one job
 
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, first: int, last: int) -> None:
@@ -249,6 +212,9 @@ class Engine:
                 tally = self._step(job)
         except Busy:
             tally = Tally()  # somebody else is doing it
+        except RecallCancelled as error:
+            _log.info("recall cancelled", action=job.step, first=job.first, text=str(error))
+            tally = Tally()
         except ObjectOffline as error:
             self._failed(job, error)
             tally = Tally(waiting=1)
@@ -259,12 +225,15 @@ class Engine:
             _log.exception("step failed", action=job.step, first=job.first, last=job.last)
             self._failed(job, BrokenInvariant(f"a fault in omero-archive: {error!r}; a person must look."))
             tally = Tally(failed=1)
-        self.result.done += tally.done
-        self.result.failed += tally.failed
-        self.result.damaged += tally.damaged
-        self.result.waiting += tally.waiting
+        with self._counting:
+            self.result.done += tally.done
+            self.result.failed += tally.failed
+            self.result.damaged += tally.damaged
+            self.result.waiting += tally.waiting
         self._tell_breaker()
         _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
+        if job.queue == "recall":
+            self.recall_ended()
 
     def _tell_breaker(self) -> None:
         reason = self._site.breaker.reason
@@ -279,26 +248,38 @@ class Engine:
                     name = bundles.by_id(connection, job.first).name
                 _BUNDLE_STEPS[job.step](self._site, name)
                 return Tally(done=1)
+            case "stage", _:
+                self._stage_ahead()
+                return Tally()
             case "manifest", str() as service:
                 manifest(self._site, job.first, ServiceName(service))
                 return Tally(done=1)
             case "audit", str() as service:
                 return audit_due(self._site, ServiceName(service))
             case step, str() as service:
-                _, act = _SLICE_STEPS[step]
-                return act(self._site, Slice(service=ServiceName(service), first_id=job.first, last_id=job.last))
+                return _SLICE_STEPS[step](
+                    self._site, Slice(service=ServiceName(service), first_id=job.first, last_id=job.last)
+                )
         raise BrokenInvariant(f"there is no step {job.step!r} without a service.")
+
+    def _stage_ahead(self) -> None:
+        with self._site.catalogue.begin() as connection:
+            numbers = [each.bundle_id for each in turns.due(connection) if not each.is_settled]
+        looked = stage_ahead(self._site, numbers)
+        with self._counting:
+            self._looked_at.update(looked.settled, looked.waiting)
 
     def _failed(self, job: Job, error: ArchiveError) -> None:
         """A step on a bundle failed as a whole, or a slice did in a way that its step does not know."""
         _log.warning("step failed", action=job.step, first=job.first, error=str(error))
-        if job.step == "audit" and job.service is not None:
-            # What an audit could not do it writes beside the copies itself; here it did not come that far.
-            self._audit_rests_until[job.service] = self._site.clock() + self._site.settings.work.retry_after
+        if job.step in ("audit", STAGE):
+            # What an audit could not do it writes beside the copies itself; here it did not come that far. Where
+            # nothing can be staged ahead, each recall asks for its own.
+            self._rests_until[job.service or job.step] = self._site.clock() + self._site.settings.work.retry_after
             return
         with self._site.catalogue.begin() as connection:
             if job.step in _SLICE_STEPS:
-                state, _ = _SLICE_STEPS[job.step]
+                state = SLICE_STEPS[job.step]
                 piece = Slice(service=ServiceName(job.service or ""), first_id=job.first, last_id=job.last)
                 copies.slice_failed(connection, piece, state, _failure(error, self._site))
                 return
@@ -307,27 +288,18 @@ class Engine:
             ):
                 return  # it was done: only the answer to its commit was lost
             bundle = bundles.by_id(connection, job.first)
-            asked_at = recalls.asked_at(connection, job.first) if isinstance(error, ObjectOffline) else None
-            if asked_at is not None:
-                bundles.waits(connection, job.first, str(error), self._site.look_again_at(asked_at))
+            since = recalls.turn_since(connection, job.first) if job.step == "recall" else None
+            if job.step == "recall" and since is None and bundle.residency is not Residency.ONLINE:
+                return  # it was cancelled meanwhile
+            if since is not None and isinstance(error, ObjectOffline):
+                bundles.waits(connection, job.first, str(error), self._site.look_again_at(since))
                 return
             # No permit now, such as from a service that cannot be asked, may be one later: nothing is lost by waiting.
             may_pass = job.step == "evict" and isinstance(error, Refused)
             retry_at = self._site.retry_at(Busy() if may_pass else error, bundle.attempts)
             bundles.failed(connection, job.first, str(error), retry_at, needs_attention=retry_at is None)
-
-
-def _after_eviction(site: Site, connection: sa.Connection, bundle: BundleRecord) -> str | None:
-    """What has to be done about a bundle that an interrupted eviction took out, None if nothing now by itself."""
-    if bundle.needs_attention or (bundle.retry_at is not None and bundle.retry_at > site.clock()):
-        return None
-    if bundle.residency is Residency.OFFLINE and bundle.hold_reason is None:
-        return "evict"  # interrupted after it was recorded: its bytes are still to go
-    if bundle.residency is Residency.ONLINE:
-        # Interrupted before: it counts as readable and is not. Putting it back is always right, and needs no permit.
-        place = place_of(bundle, bundles.files(connection, bundle.id))
-        return None if site.near.is_in(place) else "recall"
-    return None
+            if job.step == "recall" and retry_at is None:
+                turns.give_back(connection, job.first)
 
 
 def _failure(error: ArchiveError, site: Site) -> Failure:
@@ -335,7 +307,8 @@ def _failure(error: ArchiveError, site: Site) -> Failure:
 
 
 @contextmanager
-def _queue_reached() -> Iterator[None]:
+def queue_reached() -> Iterator[None]:
+    """Raise `DatabaseUnavailable` where the queue says that it cannot be reached."""
     from procrastinate.exceptions import ConnectorException
 
     try:

@@ -15,6 +15,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── UnsafePath
     │   ├── WrongState
     │   ├── ServiceIsReadOnly
+    │   ├── RootNotServed
     │   └── OriginalUnfit
     ├── Unavailable                   exit 4   not now; try again later (retryable)
     │   ├── ServiceUnavailable
@@ -29,7 +30,8 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── SourceUnreadable                   (retryable)
     │   ├── TargetFailed                       (retryable)
     │   ├── ObjectMissing
-    │   └── ObjectExists
+    │   ├── ObjectExists
+    │   └── RecallCancelled
     ├── Damage                        exit 5   bytes are not what they were
     │   ├── SourceRotted
     │   ├── FixityMismatch
@@ -96,6 +98,10 @@ class ServiceIsReadOnly(Refused):
     """The settings say that this archive service is only read; nothing in it was changed."""
 
 
+class RootNotServed(Refused):
+    """Near bytes are not to be seen under the archive root, so links to it would lead nowhere; is the mount there?"""
+
+
 class OriginalUnfit(Refused):
     """The original is not a plain file of its own: an in-place import, a hard link, or missing."""
 
@@ -124,7 +130,7 @@ class DiskFailed(Unavailable):
 
 
 class Busy(Unavailable):
-    """Another process is working on this bundle."""
+    """Another process is working on this bundle, or has one of its files open."""
 
 
 class ObjectOffline(Unavailable):
@@ -163,6 +169,10 @@ class ObjectMissing(ItemFailed):
 
 class ObjectExists(ItemFailed):
     """The service has other content under this key already; it was not overwritten."""
+
+
+class RecallCancelled(ItemFailed):
+    """Somebody cancelled the recall while it went on."""
 
 
 class Damage(ArchiveError):

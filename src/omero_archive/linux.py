@@ -1,9 +1,11 @@
-"""The three Linux system calls that Python does not have: openat2, syncfs, renameat2. For `disk.py` only."""
+"""Linux system calls that Python does not have, or not so: openat2, syncfs, renameat2, leases. For `disk.py` only."""
 
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -14,6 +16,25 @@ _SYS_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RENAME_NOREPLACE = 1
+_LIBC_IN_ONE_GO = ctypes.PyDLL(None, use_errno=True)
+"""The same library; its calls keep Python's lock, so that no other thread comes between two of them for long."""
+
+_LOCAL = frozenset(
+    {
+        0xEF53,  # ext2, ext3, ext4
+        0x58465342,  # XFS
+        0x9123683E,  # btrfs
+        0xF2F52010,  # F2FS
+        0x2FC12FC1,  # ZFS
+        0x01021994,  # tmpfs
+        0x794C7630,  # overlayfs: what opens through it open is counted on its own inode
+    }
+)
+"""The file systems whose leases are the kernel's own and know of every open there is (linux/magic.h, sys/zfs_vfsops.h).
+
+Left out are those of which other machines open files too (NFS, CIFS, GPFS, Lustre, Ceph): their opens are not seen,
+and NFS and CIFS answer EAGAIN also where nobody has the file open and the server merely gave no delegation.
+"""
 
 
 class _OpenHow(ctypes.Structure):
@@ -92,3 +113,45 @@ def rename_to_free_name(from_name: str, from_fd: int, to_name: str, to_fd: int) 
         os.lstat(to_name, dir_fd=to_fd)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name)
     os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+
+
+def is_open_elsewhere(fd: int) -> bool | None:
+    """Whether anybody has the file of `fd` open beside us, or mapped; None if that cannot be told.
+
+    `fd` is open for reading, and the only descriptor by which this process has the file. Asked for is a write lease,
+    which Linux grants only where there is no other open at all (fcntl(2), F_SETLEASE): by whom, through which name or
+    file system on top of this one (FUSE passthrough, overlayfs), for reading or writing, makes no difference, and a
+    mapping counts until it goes. It is given back at once: whoever opens meanwhile waits for that, for microseconds.
+    It cannot be told on file systems not in `_LOCAL`, of the file of somebody else without CAP_LEASE, or where a file
+    system has no leases. Raises `OSError` for any other failure.
+    """
+    if _file_system(fd) not in _LOCAL:
+        return None
+    # An open that waits for the lease signals us: by default by SIGIO, which would end this process.
+    _LIBC_IN_ONE_GO.fcntl(fd, fcntl.F_SETSIG, int(signal.SIGURG))
+    outcome = _LIBC_IN_ONE_GO.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    if outcome == 0:
+        _LIBC_IN_ONE_GO.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    match ctypes.get_errno():
+        case errno.EAGAIN:
+            return True
+        case errno.EACCES | errno.EPERM | errno.EINVAL | errno.ENOSYS | errno.EOPNOTSUPP | errno.ENOLCK:
+            return None
+        case code:
+            raise OSError(code, os.strerror(code))
+
+
+class _StatFs(ctypes.Structure):
+    """The beginning of struct statfs (sys/vfs.h)."""
+
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+
+
+def _file_system(fd: int) -> int:
+    """The magic number of the file system that a file lies on. Raises `OSError`."""
+    found = _StatFs()
+    if _LIBC.fstatfs(fd, ctypes.byref(found)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(found.type) & 0xFFFFFFFF

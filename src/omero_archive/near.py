@@ -10,24 +10,33 @@ the bundle is away; so for them too one rename is all. The link in OMERO's repos
 """
 
 import errno
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
-from omero_archive.errors import BrokenInvariant, WrongState
+from omero_archive.errors import BrokenInvariant, DiskFailed, UnsafePath, WrongState
 from omero_archive.files import (
+    Entry,
+    EntryKind,
     Model,
     Tree,
     delete_near,
     delete_twins,
+    entry_of,
     no_model,
     remove_empty_directories,
     remove_links,
 )
-from omero_archive.model import BundleName, FileAttributes, Key
+from omero_archive.model import BundleName, FileAttributes, Key, printable
 from omero_archive.states import Permit
 
 _PRIVATE = ".omero-archive"
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says of a path at which there is nothing, or at which nothing can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,99 @@ class Near:
     def visible_files(self) -> Iterator[str]:
         """The paths of all files and links of the tree but those in our own directory."""
         return (path for path in self.tree.files_below("") if not path.startswith(_PRIVATE + "/"))
+
+    # ---- what readers find, by looking at the disk alone
+
+    def find(self, path: str) -> tuple[str, Entry] | None:
+        """What is readable at a path of the archive: the plain file or directory, and its own path below the tree.
+
+        They differ for a bundle without a home: its file lies behind a link. Only our own links are followed, and not
+        by the system: any other thing, and all in our own directory, is None, as is what is not near. None says nothing
+        about the archive. Raises `DiskFailed` where the disk could not be asked.
+        """
+        if not _is_shown(path):
+            return None
+        with _looking(self.tree, path):
+            entry = self.tree.look_at_root() if not path else self._look(path)
+            return None if entry is None else self._behind(path, entry)
+
+    def names_in(self, path: str) -> list[str]:
+        """The names in a directory of the archive as far as it is near, readable or not; none if there is none.
+
+        Raises `DiskFailed`.
+        """
+        if not _is_shown(path):
+            return []
+        with _looking(self.tree, path):
+            try:
+                return [name for name in self.tree.names_in(path) if path or name != _PRIVATE]
+            except UnsafePath:
+                return []
+            except OSError as error:
+                if error.errno not in _NOTHING_THERE:
+                    raise
+                return []
+
+    def find_each(self, path: str, names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """As `find`, for names in a directory; those of which nothing is near, or no longer, are left out."""
+        with _looking(self.tree, path):
+            for name, entry in self.tree.look_at_each(path, names):
+                found = self._behind(f"{path}/{name}" if path else name, entry)
+                if found is not None:
+                    yield name, found[1]
+
+    def open(self, path: str) -> int | None:
+        """A descriptor of the plain file that is readable at a path of the archive; None if it is not near.
+
+        Between looking and opening it may be evicted: then it is not near. Raises `DiskFailed`.
+        """
+        found = self.find(path)
+        if found is None or found[1].kind is not EntryKind.FILE:
+            return None
+        with _looking(self.tree, path):
+            try:
+                fd = self.tree.open_to_read(found[0])
+            except UnsafePath:
+                return None
+            except OSError as error:
+                if error.errno not in _NOTHING_THERE:
+                    raise
+                return None
+        if entry_of(fd).kind is EntryKind.FILE:
+            return fd
+        os.close(fd)
+        return None
+
+    def model_of(self, directory: str) -> FileAttributes | None:
+        """Mode, owner and mtime of OMERO's directory of that name, None if it has none. Raises `DiskFailed`."""
+        with _looking(self.tree, directory):
+            return self._like(directory)
+
+    def _look(self, path: str) -> Entry | None:
+        """What lies at a path; None also where a file, or a link that nobody follows, is where a directory would be."""
+        try:
+            return self.tree.look(path)
+        except UnsafePath:
+            return None
+        except OSError as error:
+            if error.errno not in _NOTHING_THERE:
+                raise
+            return None
+
+    def _behind(self, path: str, entry: Entry) -> tuple[str, Entry] | None:
+        """What a reader who opens the path finds, given what lies there."""
+        match entry.kind:
+            case EntryKind.FILE | EntryKind.DIRECTORY:
+                return path, entry
+            case EntryKind.LINK:
+                inside = _led_to(path, entry.target or "")
+                there = None if inside is None else self._look(inside)
+                is_file = there is not None and there.kind is EntryKind.FILE
+                return (inside, there) if inside is not None and there is not None and is_file else None
+            case EntryKind.OTHER:
+                return None
+            case _:
+                assert_never(entry.kind)
 
     # ---- coming
 
@@ -200,9 +302,18 @@ class Near:
         found = (self.tree.last_read_ns(self.path_of(place, key)) for key in place.keys)
         return max(found, default=0)
 
+    def file_in_use(self, place: Place) -> Key | None:
+        """A near file of the bundle that somebody has open now, None if none is known to be."""
+        return next((key for key in place.keys if self.tree.is_open(self.path_of(place, key))), None)
+
     def free_bytes(self) -> int:
         """The free space of the file system that near bytes lie on."""
         return self.tree.free_bytes()
+
+    def space(self) -> tuple[int, int]:
+        """The bytes of the file system that near bytes lie on, and those that are free. Raises `DiskFailed`."""
+        with _looking(self.tree, ""):
+            return self.tree.space()
 
     # ---- the inside
 
@@ -258,4 +369,31 @@ def _outgoing(place: Place) -> str:
 
 def _way(place: Place, key: Key) -> str:
     """The target of the link at `key`: up to the tree's root, then down into the bundle's own directory."""
-    return "../" * key.count("/") + f"{_PRIVATE}/bundles/{place.name}/{key}"
+    return _way_into(place.name, key)
+
+
+def _way_into(bundle: str, path: str) -> str:
+    return "../" * path.count("/") + f"{_PRIVATE}/bundles/{bundle}/{path}"
+
+
+def _led_to(path: str, target: str) -> str | None:
+    """Where below the tree our way at a path leads; None for any other link."""
+    bundle = target.removeprefix("../" * path.count("/") + f"{_PRIVATE}/bundles/").partition("/")[0]
+    if bundle in ("", ".", "..") or target != _way_into(bundle, path):
+        return None
+    return f"{_PRIVATE}/bundles/{bundle}/{path}"
+
+
+def _is_shown(path: str) -> bool:
+    """Whether it is a path of the archive as programs see it: nothing of ours, nothing that leads back or out."""
+    components = path.split("/")
+    return not path or (components[0] != _PRIVATE and not {"", ".", ".."} & set(components))
+
+
+@contextmanager
+def _looking(tree: Tree, path: str) -> Iterator[None]:
+    """What the system refuses while a reader looks is `DiskFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskFailed(f"{printable(str(tree.path(path)))}: {error.strerror or error}.") from error

@@ -23,6 +23,7 @@ from site_fixtures import CommandRunner, CommandSite, Ended, Rows, flip_a_byte, 
 MOVES_ON = {"image": ("update_id", "version")}  # they count changes, and go on counting
 CHANGING = (
     "init",
+    "units",
     "add",
     "request",
     "approve",
@@ -42,7 +43,7 @@ CHANGING = (
 def arguments_of(command: str, references: list[str]) -> list[str]:
     """The command on these objects, with what it needs besides."""
     match command:
-        case "init" | "run" | "rebuild":
+        case "init" | "units" | "run" | "rebuild":
             return [command]
         case "hold":
             return [command, *references, "--reason", "inspection"]
@@ -438,9 +439,9 @@ def test_a_recall_for_later_is_done_by_the_next_run(command_site: CommandSite) -
     site.run("release", "Fileset:3")
     site.run("evict", "Fileset:3")
     (item,) = site.run("recall", "Image:9", "--later", "--reason", "a figure", "--json").json["items"]
-    assert (item["text"], item["residency"]) == ("asked for", "OFFLINE")
-    waiting = site.run("status", "Fileset:3", "--json").json["objects"][0]["waiting"]
-    assert [one["why"] for one in waiting] == ["recalls are open"]
+    assert (item["text"], item["residency"]) == ("asked for; when it will be done is not known yet", "OFFLINE")
+    told = site.run("status", "Fileset:3", "--json").json["objects"][0]["recall"]
+    assert (told["reason"], told["started_at"], told["ahead"]) == ("a figure", None, 0)
     assert site.run("run", "--json").json["summary"] == {
         "done": 1,
         "failed": 0,

@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_story_is_true_on_glacier_and_ends_with_cold_copies(tmp_path: Path) -> None:
     place = tmp_path / "demo"
-    told = run("--service", "s3", "--dir", str(place), "--large-mib", "4", "--keep", "--json")
+    told = run("--service", "s3", "--no-mount", "--dir", str(place), "--large-mib", "4", "--keep", "--json")
     try:
         assert told.returncode == 0, told.stderr[-4000:]
         document = json.loads(told.stdout[told.stdout.rindex("\n{") :])

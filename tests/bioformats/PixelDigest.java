@@ -5,7 +5,10 @@ import loci.common.DebugTools;
 import loci.formats.FormatTools;
 import loci.formats.ImageReader;
 
-/** Opens each file named on the command line with Bio-Formats, as OMERO does, and prints one JSON line for it. */
+/**
+ * Opens each file named on the command line with Bio-Formats, as OMERO does, and prints one JSON line for it; without
+ * any, each that standard input names, a line each, until that ends.
+ */
 public class PixelDigest {
     private static final int STRIP_BYTES = 16 << 20;
 
@@ -14,6 +17,10 @@ public class PixelDigest {
             new java.io.FileOutputStream(java.io.FileDescriptor.out), true, "UTF-8");
         DebugTools.setRootLevel("OFF");
         for (String file : files) {
+            out.println(describe(file));
+        }
+        java.io.BufferedReader named = new java.io.BufferedReader(new java.io.InputStreamReader(System.in, "UTF-8"));
+        for (String file; files.length == 0 && (file = named.readLine()) != null; ) {
             out.println(describe(file));
         }
     }

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -178,6 +179,31 @@ def test_one_recall_is_open_however_many_ask(facility: Facility) -> None:
     (row,) = catalogue_rows(facility.site.catalogue.dsn)["recall"]
     assert (row["requested_by"], row["outcome"]) == ("alice", "done")
     assert facility.residency("ics") is Residency.ONLINE
+
+
+def test_asking_again_can_only_make_a_recall_more_urgent_and_is_told_to_who_listens(facility: Facility) -> None:
+    facility.released("ics")
+    number = facility.record("ics").id
+    site = facility.site
+    with psycopg.connect(site.catalogue.dsn, autocommit=True) as listener:
+        listener.execute(f"LISTEN {recalls.CHANNEL}")
+        for priority, is_new, is_told, stands in (
+            (recalls.OPENED, True, True, recalls.OPENED),
+            (recalls.BATCH, False, False, recalls.OPENED),
+            (recalls.WAITED_FOR, False, True, recalls.WAITED_FOR),
+            (recalls.WAITED_FOR, False, False, recalls.WAITED_FOR),
+        ):
+            with site.catalogue.begin() as connection:
+                assert recalls.ask(connection, number, "mount", None, priority=priority) is is_new
+                told_early = list(listener.notifies(timeout=0.05))
+            assert told_early == [], "nobody may look before it is committed"
+            assert len(list(listener.notifies(timeout=0.5, stop_after=1))) == is_told
+            (row,) = catalogue_rows(site.catalogue.dsn)["recall"]
+            assert row["priority"] == stands
+        with site.catalogue.begin() as connection:
+            recalls.finish(connection, number, "done")
+            assert recalls.ask(connection, number, "mount", None)
+    assert [row["priority"] for row in catalogue_rows(site.catalogue.dsn)["recall"]] == [recalls.WAITED_FOR, 0]
 
 
 def test_two_processes_never_work_on_one_bundle(facility: Facility) -> None:

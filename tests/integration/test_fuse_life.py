@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mount_fixtures import NOBODY, PATIENCE_S, PlainMount, missing, mounted, mounting, plain_mount, wait_until
+from fuse_fixtures import NOBODY, PATIENCE_S, PlainMount, missing, mounted, mounting, plain_mount, wait_until
 
 pytestmark = pytest.mark.usefixtures("can_mount")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mount_fixtures import PATIENCE_S, PlainMount, plain_mount, wait_until
+from fuse_fixtures import PATIENCE_S, PlainMount, plain_mount, wait_until
 from omero_archive.access.items import inode_number
 
 pytestmark = pytest.mark.usefixtures("can_mount")

@@ -1,10 +1,13 @@
 """Near bytes: on another file system, with little room, from a second service, under names that are not UTF-8."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,12 +15,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
+from omero_archive.catalogue.tables import bundle
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
-from omero_archive.errors import ArchiveError, FixityMismatch, NotEnoughSpace, ObjectMissing
-from omero_archive.states import CopyState, Decision, Residency
+from omero_archive.errors import ArchiveError, Busy, FixityMismatch, NotEnoughSpace, ObjectMissing
+from omero_archive.model import Key
+from omero_archive.states import CopyState, Decision, Permit, Residency
 from omero_archive.steps.add import add
-from site_fixtures import Facility, MakeFacility, MovableClock, file_facts, flip_a_byte, opened_facility
+from omero_archive.steps.evict import evict, evict_dry
+from omero_archive.steps.permits import permits
+from omero_archive.steps.room import _candidates
+from site_fixtures import Facility, MakeFacility, MovableClock, disk_below, file_facts, flip_a_byte, opened_facility
 
 SETS = ("ome-tiff", "plate", "ics", "dicom")
 
@@ -46,6 +54,18 @@ def last_used(facility: Facility, slug: str, minutes_ago: float) -> None:
 
 def size_of(facility: Facility, *slugs: str) -> int:
     return sum(facility.record(slug).size_bytes for slug in slugs)
+
+
+def with_room_for_all_but_one_byte(make_facility: MakeFacility) -> Facility:
+    """A facility with all of `SETS` near but `ome-tiff`, for which there is no room, an hour after their release."""
+    facility = make_facility(keep_originals="0d")
+    facility.released(*SETS)
+    facility.evict("ome-tiff")
+    room = size_of(facility, *SETS) - 1
+    facility = make_facility(facility.clock, keep_originals="0d", archive=f"max_size = {room}\n")
+    facility.before.update({key: file_facts(facility.demo.path(key)) for key in facility.demo.fileset("plate").keys})
+    facility.clock.advance(hours=1)
+    return facility
 
 
 # ---- another file system
@@ -90,16 +110,65 @@ def test_a_recall_that_does_not_fit_is_refused_before_anything_is_moved(make_fac
 
 
 def test_the_least_recently_opened_bundle_makes_room(make_facility: MakeFacility) -> None:
-    facility = make_facility(keep_originals="0d")
-    facility.released(*SETS)
-    facility.evict("ome-tiff")
-    room = size_of(facility, *SETS) - 1
-    facility = make_facility(facility.clock, keep_originals="0d", archive=f"max_size = {room}\n")
+    facility = with_room_for_all_but_one_byte(make_facility)
     for slug, minutes in (("plate", 10), ("ics", 30), ("dicom", 20)):
         last_used(facility, slug, minutes)
     facility.recall("ome-tiff")
     found = {slug: facility.residency(slug) for slug in SETS}
     assert found == dict.fromkeys(SETS, Residency.ONLINE) | {"ics": Residency.OFFLINE}
+
+
+def test_an_open_through_the_mount_counts_as_one(make_facility: MakeFacility) -> None:
+    """Where the file system keeps no atimes (noatime), the catalogue alone knows of it."""
+    facility = with_room_for_all_but_one_byte(make_facility)
+    for slug, minutes in (("plate", 10), ("ics", 30), ("dicom", 20)):
+        last_used(facility, slug, minutes)
+    with facility.site.catalogue.begin() as connection:
+        connection.execute(
+            bundle.update()
+            .where(bundle.c.name == facility.name("ics"))
+            .values(last_opened_at=facility.clock() - timedelta(minutes=15))
+        )
+    facility.recall("ome-tiff")
+    assert facility.residency("dicom") is Residency.OFFLINE
+    assert [facility.residency(slug) for slug in ("plate", "ics", "ome-tiff")] == [Residency.ONLINE] * 3
+
+
+def test_what_has_just_come_near_does_not_go_next(make_facility: MakeFacility) -> None:
+    """Its files have the times of their originals, and may have been read by nobody yet."""
+    facility = with_room_for_all_but_one_byte(make_facility)
+    for slug in ("plate", "dicom"):
+        last_used(facility, slug, 30)
+    facility.evict("ics")
+    facility.recall("ics")
+    last_used(facility, "ics", 10**6)
+    facility.recall("ome-tiff")
+    assert facility.residency("ics") is Residency.ONLINE
+    assert Residency.OFFLINE in [facility.residency(slug) for slug in ("plate", "dicom")]
+
+
+def test_what_is_open_never_makes_room(make_facility: MakeFacility) -> None:
+    facility = with_room_for_all_but_one_byte(make_facility)
+    for slug, minutes in (("plate", 30), ("ics", 20), ("dicom", 10)):
+        last_used(facility, slug, minutes)
+    with facility.paths("plate")[-1].open("rb"):
+        facility.recall("ome-tiff")
+        assert facility.residency("plate") is Residency.ONLINE
+        assert facility.reads_as_before("plate")
+    assert facility.residency("ics") is Residency.OFFLINE
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_the_order_is_that_of_all_times_whoever_knows_them(make_facility: MakeFacility, last: int) -> None:
+    """The disk is asked late, and only about some; the outcome is as if it had been asked about all."""
+    facility = make_facility(keep_originals="0d")
+    facility.released(*SETS)
+    facility.clock.advance(hours=1)
+    times = {slug: 60 - 10 * ((number + last) % len(SETS)) for number, slug in enumerate(SETS)}
+    for slug, minutes in times.items():
+        last_used(facility, slug, minutes)
+    order = list(_candidates(facility.site, replace(facility.record("ics"), id=-1)))
+    assert [found.name for found in order] == [facility.name(slug) for slug in sorted(SETS, key=lambda s: -times[s])]
 
 
 def test_what_is_pinned_held_kept_or_half_recalled_never_makes_room(make_facility: MakeFacility) -> None:
@@ -135,12 +204,49 @@ def test_a_bundle_that_somebody_works_on_is_passed_over(make_facility: MakeFacil
     facility.evict("dicom")
     room = size_of(facility, *SETS) - 1
     facility = make_facility(facility.clock, keep_originals="0d", archive=f"max_size = {room}\n")
+    facility.clock.advance(hours=1)
     for slug, minutes in (("plate", 30), ("ics", 20), ("ome-tiff", 10)):
         last_used(facility, slug, minutes)
     with facility.site.catalogue.lock_bundle(facility.name("plate")):
         facility.recall("dicom")
     assert facility.residency("plate") is Residency.ONLINE
     assert facility.residency("ics") is Residency.OFFLINE
+
+
+# ---- open files
+
+
+def test_a_bundle_of_which_a_file_is_open_is_not_evicted(facility: Facility) -> None:
+    facility.released("ics")
+    before, name = disk_below(facility.demo.archive_root), facility.name("ics")
+    key = facility.demo.fileset("ics").keys[1]
+    with facility.demo.path(key).open("rb") as reader:
+        for step in (evict, evict_dry):
+            with pytest.raises(Busy, match=f"{re.escape(key)} is being read by somebody; {name} was not evicted"):
+                step(facility.site, name)
+        assert facility.residency("ics") is Residency.ONLINE
+        assert disk_below(facility.demo.archive_root) == before
+        assert reader.read() == facility.demo.path(key).read_bytes()
+    facility.evict("ics")
+    assert not any(path.exists() for path in facility.paths("ics"))
+
+
+def test_a_file_that_opens_while_the_services_are_asked_is_seen(
+    facility: Facility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facility.released("ics")
+    opened = []
+
+    def slow(*arguments: Any, **named: Any) -> dict[Key, Permit]:
+        opened.append(facility.paths("ics")[0].open("rb"))
+        return permits(*arguments, **named)
+
+    monkeypatch.setattr("omero_archive.steps.evict.permits", slow)
+    with pytest.raises(Busy, match="is being read by somebody"):
+        facility.evict("ics")
+    opened.pop().close()
+    assert facility.residency("ics") is Residency.ONLINE
+    assert facility.reads_as_before("ics")
 
 
 # ---- two services

@@ -179,6 +179,15 @@ def test_a_touched_original_is_refused_and_rehash_accepts_equal_bytes(facility: 
     assert facility.reads_as_before("ics")
 
 
+def test_rehash_accepts_equal_bytes_with_another_mtime(facility: Facility) -> None:
+    facility.archive("ics")
+    path = facility.paths("ics")[0]
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**12))
+    release(facility.site, facility.name("ics"), rehash=True)
+    assert facility.residency("ics") is Residency.ONLINE
+    assert facility.reads_as_before("ics")
+
+
 def test_rehash_refuses_other_bytes(facility: Facility) -> None:
     facility.archive("pyramid")  # File-Size-64: OMERO itself would not notice
     (path,) = facility.paths("pyramid")

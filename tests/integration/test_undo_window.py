@@ -45,6 +45,19 @@ def test_without_a_permit_nothing_goes_and_it_is_tried_again_later(facility: Fac
     assert facility.residency("ics") is Residency.OFFLINE
 
 
+def test_what_somebody_reads_when_its_window_is_over_goes_later_and_nobody_is_asked(facility: Facility) -> None:
+    facility.released("ics")
+    facility.clock.advance(days=8)
+    with facility.paths("ics")[0].open("rb"):
+        for _ in range(12):  # more than `work.attempts`
+            assert facility.work().failed == 0
+            facility.clock.advance(hours=2)
+        assert facility.residency("ics") is Residency.ONLINE
+        assert not facility.record("ics").needs_attention
+    facility.work()
+    assert facility.residency("ics") is Residency.OFFLINE
+
+
 def test_unarchive_within_the_window_copies_nothing(facility: Facility) -> None:
     facility.archive("ics")
     inodes = [path.stat().st_ino for path in facility.paths("ics")]

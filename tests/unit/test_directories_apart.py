@@ -56,6 +56,24 @@ def test_two_services_may_not_share_a_directory_since_one_copy_would_count_as_tw
         opened(both)
 
 
+@pytest.mark.parametrize("near", ["OMERO/Archive/near", "OMERO/Archive/deep/near", "link/near"])
+def test_near_bytes_may_not_lie_below_the_root_where_a_mount_would_hide_them(tmp_path: Path, near: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "OMERO" / "Archive")
+    with pytest.raises(SettingsError, match=r"archive\.near: .* lie in each other"):
+        opened(settings(tmp_path, service="tape", near=near))
+
+
+def test_the_root_may_not_lie_among_near_bytes(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"archive\.near: .* lie in each other"):
+        opened(settings(tmp_path, service="tape", near="store", root="store/root"))
+
+
+@pytest.mark.parametrize("near", ["OMERO/Archive", "OMERO/Near", "link", "not/there/yet"])
+def test_near_bytes_lie_in_the_root_itself_or_beside_it(tmp_path: Path, near: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "OMERO" / "Archive")
+    opened(settings(tmp_path, service="tape", near=near))
+
+
 @pytest.mark.parametrize("near", ["OMERO", "OMERO/ManagedRepository", "OMERO/Files/near"])
 def test_near_bytes_may_not_lie_among_the_originals(tmp_path: Path, near: str) -> None:
     with pytest.raises(SettingsError, match=r"archive\.near"):

@@ -18,6 +18,7 @@ from test_files import (  # noqa: F401
     test_a_link_takes_the_originals_place_once,
     test_a_second_name_is_given_once_and_never_in_place_of_another_file,
     test_a_workbench_has_places_of_its_own_and_leaves_nothing,
+    test_an_open_file_is_known_until_it_is_closed,
     test_near_bytes_go_with_a_permit_for_each_and_their_directory_with_them,
     test_nothing_is_deleted_if_one_file_has_no_permit,
     test_nothing_leaves_a_descriptor_open,

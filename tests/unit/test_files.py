@@ -2,12 +2,16 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from making import ATTRIBUTES, NOW, everything_below, failing_disk, permit_for, put, small_disk, there
@@ -702,11 +706,130 @@ def test_nothing_leaves_a_descriptor_open(doomed: Tree) -> None:
         write(doomed, "out/a", b"")
         doomed.publish("out/a")
     doomed.drop_temporary("out/a")
+    doomed.is_open("out/a")
     doomed.move_directory("out", "elsewhere")
     delete_near(
         doomed, "elsewhere", {p.replace("out", "elsewhere"): k for p, k in KEYS.items()}, permits=permits(), now=NOW
     )
     assert open_descriptors() == descriptors
+
+
+# ---- open files
+
+
+def a_mapping_of(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def by_another_name(path: Path) -> BinaryIO:
+    second = path.with_name("second name")
+    second.hardlink_to(path)
+    return second.open("rb")
+
+
+@pytest.mark.parametrize("opened", [Path.open, lambda path: path.open("r+b"), a_mapping_of, by_another_name])
+def test_an_open_file_is_known_until_it_is_closed(tree: Tree, opened: Callable[[Path], BinaryIO]) -> None:
+    put(tree.root, "a/b", b"content")
+    assert tree.is_open("a/b") is False
+    with opened(tree.root / "a/b"):
+        assert tree.is_open("a/b") is True
+        assert tree.is_open("a/b") is True  # asking was no open of ours that stays
+    assert tree.is_open("a/b") is False
+
+
+def test_a_file_that_another_process_has_mapped_and_closed_is_open(tree: Tree) -> None:
+    put(tree.root, "x", b"content")
+    with a_process_that_has(tree.root / "x", only_mapped=True) as process:
+        assert tree.is_open("x") is True
+        process.kill()
+        process.wait(timeout=10)
+        assert tree.is_open("x") is False
+
+
+def test_asking_disturbs_nobody_who_opens_meanwhile(tree: Tree) -> None:
+    """An open that meets the lease waits for it, and its signal must end nobody."""
+    put(tree.root, "x", b"content")
+    program = "import sys\nfor _ in range(20000): open(sys.argv[1], 'rb').close()"
+    with subprocess.Popen([sys.executable, "-S", "-c", program, str(tree.root / "x")]) as process:
+        answers = {tree.is_open("x")}
+        while process.poll() is None:
+            answers.add(tree.is_open("x"))
+        assert process.wait(timeout=60) == 0
+    assert answers == {True, False}
+    assert tree.is_open("x") is False
+
+
+def test_what_is_not_there_is_not_open_and_a_link_is_not_asked_about(tree: Tree) -> None:
+    assert tree.is_open("a/nothing") is False
+    (tree.root / "link").symlink_to("/etc/passwd")
+    with pytest.raises(UnsafePath):
+        tree.is_open("link")
+
+
+def test_where_leases_say_nothing_it_cannot_be_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS answers EAGAIN where nobody has the file open; another machine's open it does not see."""
+    put(tree.root, "x", b"content")
+    monkeypatch.setattr(linux, "_LOCAL", frozenset({0x6969}))
+    assert tree.is_open("x") is None
+    with (tree.root / "x").open("rb"):
+        assert tree.is_open("x") is None
+
+
+def test_of_the_file_of_somebody_else_it_cannot_be_told(tree: Tree) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    put(tree.root, "x", b"content")
+    (tree.root / "x").chmod(0o644)
+    put(tree.root, "secret", b"content")
+    (tree.root / "secret").chmod(0o600)
+    answers = as_nobody(lambda: (tree.is_open("x"), tree.is_open("secret")))
+    assert answers == (None, None)
+
+
+def test_a_disk_that_fails_is_not_a_file_that_is_closed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tree.root, "x", b"content")
+
+    def broken(fd: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(linux, "_file_system", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        tree.is_open("x")
+
+
+@contextlib.contextmanager
+def a_process_that_has(path: Path, *, only_mapped: bool) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a file open, or has it mapped and every descriptor closed, until its input ends."""
+    program = """
+import ctypes, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+if sys.argv[2] == "True":
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    assert libc.mmap(None, os.fstat(fd).st_size, 1, 2, fd, 0) not in (None, 2**64 - 1)
+    os.close(fd)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-S", "-c", program, str(path), str(only_mapped)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def as_nobody(ask: Callable[[], object]) -> object:
+    """What a function answers when this thread's user is nobody, without any of root's rights."""
+    os.seteuid(65534)  # takes the effective capabilities away, CAP_LEASE with them
+    try:
+        return ask()
+    finally:
+        os.seteuid(0)
 
 
 # ---- the workbench

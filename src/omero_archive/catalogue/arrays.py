@@ -10,7 +10,9 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-Columns = Mapping[str, tuple[type[sa.types.TypeEngine[Any]], Sequence[Any]]]
+ItemType = type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]
+
+Columns = Mapping[str, tuple[ItemType, Sequence[Any]]]
 """The columns of the rows: name to type and values, all of one length."""
 
 
@@ -21,7 +23,7 @@ def rows_given(columns: Columns) -> sa.TableValuedAlias:
     return unnested.table_valued(*names, name="given").render_derived()
 
 
-def array(values: Sequence[Any], item: type[sa.types.TypeEngine[Any]]) -> sa.BindParameter[Any]:
+def array(values: Sequence[Any], item: ItemType) -> sa.BindParameter[Any]:
     """A sequence as one parameter of an array type."""
     return sa.bindparam(None, list(values), type_=sa.ARRAY(item), unique=True)
 

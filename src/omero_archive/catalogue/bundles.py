@@ -190,6 +190,18 @@ def total_bytes(connection: sa.Connection, names: Sequence[BundleName]) -> int:
     return int(connection.scalar(total) or 0)
 
 
+def bytes_in(connection: sa.Connection, residency: Residency) -> int:
+    """The bytes of all bundles in that state."""
+    total = sa.select(sa.func.coalesce(sa.func.sum(bundle.c.size_bytes), 0)).where(bundle.c.residency == residency)
+    return int(connection.scalar(total) or 0)
+
+
+def count_in(connection: sa.Connection, residency: Residency) -> int:
+    """How many bundles are in that state."""
+    query = sa.select(sa.func.count()).select_from(bundle).where(bundle.c.residency == residency)
+    return int(connection.scalar(query) or 0)
+
+
 def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[BundleName]:
     """The bundles that have any of these files."""
     # One array, not a parameter for each key: PostgreSQL takes 65535 of those, and a plate has more files.

@@ -401,6 +401,12 @@ def unconfirmed(connection: sa.Connection) -> bool:
     return connection.scalar(query.where(waits, bundle.c.hold_reason.is_(None)).limit(1)) is not None
 
 
+def number_to_read_later(connection: sa.Connection) -> int:
+    """How many copies are to be read when their bytes are back, or are tried again by themselves."""
+    later = (copy.c.state == CopyState.WRITTEN, copy.c.retry_at.is_not(None), ~copy.c.needs_attention)
+    return int(connection.scalar(sa.select(sa.func.count()).where(*later)) or 0)
+
+
 def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tuple[int, BundleName]]:
     """The bundles whose copies are all written on the service, but not yet the manifest, and that may be tried now."""
     pending = sa.exists().where(

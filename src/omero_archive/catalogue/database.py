@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 from omero_archive.catalogue.events import WROTE
+from omero_archive.catalogue.patience import connect
 from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock, ServiceName
@@ -21,16 +23,21 @@ SCHEMA_VERSION = "0004"
 
 
 class Catalogue:
-    """The catalogue's database. `dsn` is a libpq connection string; `actor` is written into every event."""
+    """The catalogue's database. `dsn` is a libpq connection string; `actor` is written into every event.
 
-    def __init__(self, dsn: str, *, clock: Clock, actor: str) -> None:
+    With `patience_s` no call waits longer than that for the database, plus as long again where a connection was lost
+    and another had to be made: it is `DatabaseUnavailable` then. For programs that others wait for.
+    """
+
+    def __init__(self, dsn: str, *, clock: Clock, actor: str, patience_s: float | None = None) -> None:
         self.dsn = dsn
         self.clock = clock
         self.actor = actor
         self._has_unsealed = False
         self._engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(self.dsn, application_name="omero-archive"),
+            creator=lambda: connect(self.dsn, patience_s),
+            pool_timeout=30 if patience_s is None else patience_s,
             pool_size=5,
             max_overflow=10,
             pool_pre_ping=True,
@@ -140,7 +147,7 @@ class Catalogue:
 def _reached() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+    except (OperationalError, InterfaceError, NoneFree, psycopg.OperationalError) as error:
         raise DatabaseUnavailable(f"the catalogue's database cannot be reached: {_first_line(error)}") from error
 
 

@@ -1,6 +1,7 @@
 """What happened, written in the transaction that made it so. Rows are only ever added."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +48,26 @@ def record(
             detail=None if detail is None else _told(detail),
         )
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What happened to one bundle among many."""
+
+    bundle_id: int
+    new: str
+    detail: Mapping[str, object]
+
+
+def record_each(connection: sa.Connection, what: str, happened: Sequence[Happened]) -> None:
+    """Write one event for each of some bundles, in one statement."""
+    connection.info[WROTE] = True
+    common = {"at": now(connection), "actor": actor(connection), "what": what}
+    rows = [
+        common | {"bundle_id": one.bundle_id, "new": printable(one.new), "detail": _told(one.detail)}
+        for one in happened
+    ]
+    connection.execute(event.insert(), rows)
 
 
 def record_moved(

@@ -8,8 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from omero_archive.catalogue.bundles import in_window
-from omero_archive.catalogue.events import now
-from omero_archive.catalogue.tables import bundle, copy, event, file, recall
+from omero_archive.catalogue.tables import bundle, copy, event, file
 from omero_archive.states import CopyState, Decision, Residency
 
 
@@ -158,7 +157,7 @@ def freed_bytes(connection: sa.Connection) -> int:
 
 
 def waiting(connection: sa.Connection, bundle_id: int | None = None) -> list[Waiting]:
-    """Everything that does not go on by itself now, and why."""
+    """Everything that does not go on by itself now, and why. The queue of recalls is told by `queue.py`."""
     mine = sa.true() if bundle_id is None else bundle.c.id == bundle_id
     kinds: Sequence[tuple[str, sa.ColumnElement[bool]]] = (
         ("requests wait for a decision", bundle.c.decision == Decision.REQUESTED),
@@ -170,18 +169,11 @@ def waiting(connection: sa.Connection, bundle_id: int | None = None) -> list[Wai
         ("bundles: an unarchive was begun and not finished; run it again", bundle.c.intent == "unarchive"),
         ("bundles need attention", bundle.c.needs_attention),
         ("bundles are tried again later", sa.and_(~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))),
-        ("bundles are pinned near", bundle.c.pinned_until > now(connection)),
     )
     reason = sa.func.coalesce(bundle.c.last_error, bundle.c.hold_reason)
     columns = _waiting_columns(bundle.c.name, reason, bundle.c.retry_at)
     found = [_waiting(connection, why, sa.select(*columns).where(mine, condition)) for why, condition in kinds]
     found += [_waiting(connection, why, query) for why, query in _copy_queries(mine)]
-    open_recalls = (
-        sa.select(*_waiting_columns(bundle.c.name, sa.literal(None, sa.Text), sa.literal(None, sa.DateTime)))
-        .join(recall, recall.c.bundle_id == bundle.c.id)
-        .where(mine, recall.c.finished_at.is_(None))
-    )
-    found.append(_waiting(connection, "recalls are open", open_recalls))
     return [entry for entry in found if entry.count]
 
 

@@ -195,10 +195,12 @@ recall = Table(
     Column("reason", Text),
     Column("priority", Integer, nullable=False, server_default=text("0")),  # greater goes first: see `recalls.py`
     Column("started_at", DateTime(timezone=True)),  # when its turn came; null while it is in the queue
+    Column("looked_at", DateTime(timezone=True)),  # when it was last seen that something of it can be brought
     Column("service", Text),  # the one that brings most of it, for what is learned from the past
     Column("finished_at", DateTime(timezone=True)),
     Column("outcome", Text),
     Index("ix_recall_bundle_id", "bundle_id"),
+    Index("ix_recall_started_at", "started_at"),
     Index("ix_recall_service_finished_at", "service", "finished_at"),
     Index("uq_recall_open", "bundle_id", unique=True, postgresql_where=text("finished_at IS NULL")),
 )

@@ -20,6 +20,9 @@ Large = Annotated[int, typer.Option("--large-mib", min=1, help="Size of the larg
 Service = Annotated[
     str, typer.Option("--service", help="The type of archive service to show: directory, arkivum or s3.")
 ]
+Mount = Annotated[
+    bool, typer.Option("--mount/--no-mount", help="Serve the archive root by our mount, if this machine lets us.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The numbers as JSON at the end; the story on standard error.")]
 
 
@@ -29,6 +32,7 @@ def demo(
     remove: Remove = False,
     large_mib: Large = 220,
     service: Service = "directory",
+    mount: Mount = True,
     as_json: AsJson = False,
 ) -> None:
     """Build a small real OMERO, archive its images and bring them back, each step explained and checked.
@@ -48,13 +52,14 @@ def demo(
         output.document({"command": "demo", "removed": directory})
         return
     console = Console(stderr=as_json, highlight=False)
-    story = run.run_demo(directory, kind=service, keep=keep, large_mib=large_mib, console=console)
+    story = run.run_demo(directory, kind=service, with_mount=mount, keep=keep, large_mib=large_mib, console=console)
     output.document(
         {
             "command": "demo",
             "files": sum(len(fileset.keys) for fileset in story.good),
             "freed_bytes": story.freed_bytes,
             "back_bytes": story.back_bytes,
+            "mounted": story.mount is not None,
             "claims": story.claims,
             "lost": story.lost,
         }

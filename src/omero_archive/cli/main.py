@@ -21,6 +21,7 @@ from omero_archive.cli import (
     history,
     images,
     init,
+    mount,
     pin,
     rebuild,
     recall,
@@ -31,6 +32,7 @@ from omero_archive.cli import (
     service_test,
     status,
     unarchive,
+    units,
     worker,
 )
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
@@ -57,6 +59,7 @@ services = typer.Typer(help="The archive services of this site.", epilog=EXIT_CO
 for command in (
     demo.demo,
     init.init,
+    units.units,
     check.check,
     find.find,
     files.files,
@@ -68,6 +71,7 @@ for command in (
     decide.hold,
     run.run,
     worker.worker,
+    mount.mount,
     status.status,
     release.release,
     recall.recall,
@@ -93,6 +97,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
     ] = False,
@@ -105,15 +110,16 @@ def root(
     del version
     if settings is not None:
         os.environ[VARIABLE] = str(settings)  # before the command's name as good as after it
-    configure_logging(verbose=verbose)
+    # The mount has no other way to say whom it refused, and what for.
+    configure_logging(verbose=verbose, otherwise="warning" if context.invoked_subcommand == "mount" else "error")
 
 
-def configure_logging(*, verbose: bool) -> None:
-    """Lines to standard error: from the level that `LOG_VARIABLE` names, else errors only, or with `verbose` all steps.
+def configure_logging(*, verbose: bool, otherwise: str = "error") -> None:
+    """Lines to standard error: from the level that `LOG_VARIABLE` names, or with `verbose` all steps, or `otherwise`.
 
     Raises `WrongUse` for a level that there is not.
     """
-    name = os.environ.get(LOG_VARIABLE, "info" if verbose else "error").strip().lower()
+    name = os.environ.get(LOG_VARIABLE, "info" if verbose else otherwise).strip().lower()
     if name not in LOG_LEVELS:
         raise WrongUse(f"{LOG_VARIABLE}: there is no level {name!r}; there are {', '.join(LOG_LEVELS)}.")
     level = LOG_LEVELS[name]

@@ -11,7 +11,7 @@ from omero_archive.cli.open import opened
 from omero_archive.cli.options import All, DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
 from omero_archive.cli.things import known_bundles, total_bytes
-from omero_archive.errors import ArchiveError
+from omero_archive.errors import ArchiveError, Busy
 from omero_archive.model import BundleName
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.evict import evict
@@ -66,7 +66,11 @@ def release(
 def _release(site: Site, items: Items, name: BundleName, *, rehash: bool) -> int:
     """Release one bundle, and evict it if that is wished for; the bytes freed."""
     step(site, name, rehash=rehash)
-    freed = _evict(site, name)
+    try:
+        freed = _evict(site, name)
+    except Busy as error:
+        items.done(name, f"released; links in place. {error}", freed_bytes=0)  # `run` evicts it when its time has come
+        return 0
     items.done(name, _told(freed), freed_bytes=freed or 0)
     return freed or 0
 

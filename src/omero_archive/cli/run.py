@@ -63,7 +63,8 @@ def run(
             result = work_off(site, wait_s)
     output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
     if result.waiting:
-        output.say("The archive is bringing bytes back; `omero-archive status` shows what waits for them.")
+        many = "1 copy or bundle waits" if result.waiting == 1 else f"{result.waiting} copies and bundles wait"
+        output.say(f"{many} for bytes that the archive brings back; `omero-archive status` shows which.")
     if result.damaged:
         output.say(f"On {result.damaged} of them bytes are not what they were: a person must look.")
     if result.stopped:

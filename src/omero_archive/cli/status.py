@@ -8,6 +8,7 @@ from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
+from omero_archive.cli.queue import bundle_queue, site_queue
 from omero_archive.cli.things import key_of, records
 from omero_archive.steps.site import Site
 from omero_archive.steps.status import PathStatus, path_status
@@ -45,6 +46,7 @@ def _site(site: Site, output: Output) -> None:
     output.table(["bundles", "number", "files", "size"], rows)
     _copies(output, copies)
     _waiting(output, waiting)
+    recalls = site_queue(site, output)
     if kept is not None:
         output.say(
             f"Undo window: {kept.bundles} released bundles hold {human_size(kept.size_bytes)} near; `run` evicts from "
@@ -58,6 +60,7 @@ def _site(site: Site, output: Output) -> None:
             "decision": [asdict(count) for count in decision],
             "copies": [asdict(count) for count in copies],
             "waiting": [asdict(entry) for entry in waiting],
+            **recalls,
             "kept": None if kept is None else asdict(kept),
             "freed_bytes": freed,
             "near_free_bytes": site.near.free_bytes(),
@@ -97,6 +100,7 @@ def _bundle(site: Site, output: Output, record: BundleRecord) -> dict[str, objec
     )
     _copies(output, copies)
     _waiting(output, waiting)
+    recalls = bundle_queue(site, output, record)
     for event in events:
         new = event.new or ("none" if event.old else "")
         change = f"{event.old} -> {new}" if event.old else new
@@ -106,6 +110,7 @@ def _bundle(site: Site, output: Output, record: BundleRecord) -> dict[str, objec
         "images": [image.id for image in images],
         "copies": [asdict(count) for count in copies],
         "waiting": [asdict(entry) for entry in waiting],
+        **recalls,
         "events": [asdict(event) for event in events],
     }
 

@@ -7,8 +7,10 @@ import typer
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import Json, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.engine import QUEUES, Engine
+from omero_archive.engine import Engine
 from omero_archive.errors import WrongUse
+from omero_archive.planning import QUEUES
+from omero_archive.worker import Worker
 
 EVERY = ",".join(QUEUES)
 
@@ -24,6 +26,6 @@ def worker(queues: Queues = EVERY, as_json: Json = False, settings: SettingsFile
     with opened(settings) as site:
         engine = Engine(site)
         output.say(f"Working on {', '.join(steps)}. Stop with Ctrl-C or SIGTERM.")
-        engine.work(steps=steps)
+        Worker(engine, steps).work()
         output.say(f"Stopped: {engine.result.done} done, {engine.result.failed} failed.")
         output.document({"command": "worker", "summary": {"done": engine.result.done, "failed": engine.result.failed}})

@@ -52,6 +52,11 @@ class DemoSite:
         return self.data_dir / "Archive"
 
     @property
+    def near_directory(self) -> Path:
+        """Where near bytes lie if the archive root is a mount."""
+        return self.data_dir / "Near"
+
+    @property
     def service_path(self) -> Path:
         return self.directory / "tape"
 
@@ -97,9 +102,17 @@ def build_site(
 
 
 def settings_toml(
-    site: DemoSite, *, service: Mapping[str, object], keep_originals: str = "0d", proof_lifetime: str = "1h"
+    site: DemoSite,
+    *,
+    service: Mapping[str, object],
+    near: Path | None = None,
+    keep_originals: str = "0d",
+    proof_lifetime: str = "1h",
 ) -> str:
-    """The text of an `omero-archive.toml` for this site, with one service `tape` and an OMERO that is off."""
+    """The text of an `omero-archive.toml` for this site, with one service `tape` and an OMERO that is off.
+
+    `near` is the directory of near bytes where a mount serves the archive root; else it is the root itself.
+    """
     sections: Mapping[str, Mapping[str, object]] = {
         "omero": {
             "database": site.omero_dsn,
@@ -108,7 +121,7 @@ def settings_toml(
             "ports": list(_SILENT_PORTS),
         },
         "catalogue": {"database": site.catalogue_dsn},
-        "archive": {"root": str(site.archive_root), "near": str(site.archive_root)},
+        "archive": {"root": str(site.archive_root), "near": str(near or site.archive_root)},
         "services.tape": service,
         "release": {
             "copies": ["tape"],

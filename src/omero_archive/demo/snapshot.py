@@ -60,11 +60,14 @@ def snapshot_rows(site: DemoSite) -> Rows:
 
 
 def used_bytes(directory: Path) -> int:
-    """The disk space below a directory, files with several names counted once."""
+    """The disk space below a directory, files with several names counted once, other file systems left out."""
     seen: set[tuple[int, int]] = set()
     total = 0
+    device = directory.stat().st_dev
     for path in directory.rglob("*"):
         found = path.lstat()
+        if found.st_dev != device:
+            continue  # what a mount shows lies elsewhere too
         if (found.st_dev, found.st_ino) not in seen:
             seen.add((found.st_dev, found.st_ino))
             total += found.st_blocks * 512

@@ -4,10 +4,10 @@ After each command the story looks for itself: it opens the images, compares pix
 database rows. A claim that does not hold fails the demo.
 """
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omero_archive.demo.filesets import Expected
+from omero_archive.demo.mounting import DemoMount, DemoWorker, environment
 from omero_archive.demo.pixels import opens, pixel_digest
 from omero_archive.demo.services import DemoService
 from omero_archive.demo.site import DemoFileset, DemoSite
@@ -44,6 +45,7 @@ class Story:
 
     site: DemoSite
     service: DemoService
+    mount: DemoMount | None
     console: Console
     claims: int = 0
     freed_bytes: int = 0
@@ -74,9 +76,9 @@ class Story:
         self.console.print(f"  [green]✓[/green] {text}")
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Mapping[str, str]:
         """What the commands run with."""
-        return os.environ | {"OMERO_ARCHIVE_SETTINGS": str(self.site.directory / SETTINGS)}
+        return environment(settings_path(self.site.directory))
 
     # ---- what is looked at
 
@@ -112,6 +114,18 @@ class Story:
         """Whether any of the archived filesets can be opened; a wrong picture would count as opening."""
         return any(opens(self.site.paths(fileset)) for fileset in self.good)
 
+    def do_stats_equal(self, before: Before) -> bool:
+        """Whether size and time of every archived file are what they were, bytes near or not."""
+        found = {key: self.site.path(key).stat() for fileset in self.good for key in fileset.keys}
+        was = {key: (before.files[key].size_bytes, before.files[key].mtime_ns) for key in found}
+        return {key: (seen.st_size, seen.st_mtime_ns) for key, seen in found.items()} == was
+
+    def asked_for(self) -> set[str]:
+        """The bundles of which a recall is open."""
+        with psycopg.connect(self.site.catalogue_dsn) as connection:
+            query = "SELECT name FROM bundle JOIN recall ON bundle_id = bundle.id WHERE finished_at IS NULL"
+            return {row[0] for row in connection.execute(query)}
+
     def are_links(self) -> bool:
         """Whether a link stands in the place of every archived original, and of no other."""
         archived = {key for fileset in self.good for key in fileset.keys}
@@ -130,9 +144,9 @@ class Story:
         return used_bytes(self.site.data_dir)
 
 
-def tell(site: DemoSite, service: DemoService, console: Console) -> Story:
+def tell(site: DemoSite, service: DemoService, mount: DemoMount | None, console: Console) -> Story:
     """Tell the whole story; the story with its numbers. Raises `BrokenInvariant` where a claim does not hold."""
-    story = Story(site=site, service=service, console=console)
+    story = Story(site=site, service=service, mount=mount, console=console)
     before = Before(
         files=snapshot_files(site),
         rows=snapshot_rows(site),
@@ -141,8 +155,11 @@ def tell(site: DemoSite, service: DemoService, console: Console) -> Story:
     _choose(story)
     _copy(story)
     _release(story, before)
-    _evict(story)
-    _recall(story, before)
+    _evict(story, before)
+    if mount is None:
+        _recall(story, before)
+    else:
+        _recall_by_opening(story, mount, before)
     _damage(story)
     _lose_the_catalogue(story, before)
     _unarchive(story, before)
@@ -209,7 +226,7 @@ def _release(story: Story, before: Before) -> None:
     story.claim("OMERO's clients show them as archived", _archived_images(story.site) == _fileset_images(story))
 
 
-def _evict(story: Story) -> None:
+def _evict(story: Story, before: Before) -> None:
     used = story.used()
     story.tell(
         "7. Evict: free the disk",
@@ -218,6 +235,9 @@ def _evict(story: Story) -> None:
     )
     story.run("evict", *(fileset.reference for fileset in story.good))
     story.freed_bytes = used - story.used()
+    if story.mount is not None:
+        story.claim("sizes and times show as before", story.do_stats_equal(before))
+        story.claim("looking at them asked for nothing", not story.asked_for())
     story.claim("no archived image opens: a clear error, never wrong pixels", not story.does_any_open())
     _show_error(story, story.good[0])
     story.claim("thumbnails still show", story.do_thumbnails_show())
@@ -242,6 +262,34 @@ def _recall(story: Story, before: Before) -> None:
         story.run("recall", "--all")
     story.back_bytes = story.used() - used
     story.claim("the pixels are the same", story.do_pixels_equal(before))
+
+
+def _recall_by_opening(story: Story, mount: DemoMount, before: Before) -> None:
+    used = story.used()
+    story.service.take_bytes_away()
+    names = {fileset.reference.replace(":", "-") for fileset in story.good}
+    story.tell(
+        "8. Recall, by opening",
+        "Whoever opened an image just now got the error above, and has asked for its bytes by that: they are in the "
+        "queue. A worker brings them, whole filesets, every file compared with the SHA-256 of its original.",
+    )
+    story.run("status")
+    story.claim("every image that was opened is asked for", story.asked_for() == names)
+    story.console.print(
+        'The settings are changed to `on_open = "wait"`: a program that opens an image waits for it, up to a bound. '
+        "The mount is started again, a worker too, and the images are opened, as any program would do it ..."
+    )
+    settings = settings_path(story.site.directory)
+    settings.write_text(settings.read_text().replace('on_open = "fail"', 'on_open = "wait"'))
+    mount.stop()
+    problem = mount.start()
+    story.claim("the mount is back" if problem is None else f"the mount is back: {problem}", problem is None)
+    began = time.monotonic()
+    with DemoWorker(settings):
+        story.claim("the images opened, with the same pixels", story.do_pixels_equal(before))
+    story.console.print(f"    they waited {time.monotonic() - began:.1f} s for the archive")
+    story.claim("no recall is open any more", not story.asked_for())
+    story.back_bytes = story.used() - used
 
 
 def _damage(story: Story) -> None:

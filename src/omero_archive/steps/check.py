@@ -8,7 +8,10 @@ from omero_archive.errors import ArchiveError
 from omero_archive.model import ServiceName
 from omero_archive.omero.offline import Answer, ServerPorts, probe_all
 from omero_archive.service import Finding
+from omero_archive.steps.check_root import check_root
 from omero_archive.steps.site import Site
+
+_WHO = "Run omero-archive as OMERO's own system user, or as root."
 
 
 def check(site: Site) -> list[Finding]:
@@ -18,7 +21,7 @@ def check(site: Site) -> list[Finding]:
         _directory("OMERO's data directory", site.settings.omero.data_dir),
         _directory("managed repository", site.settings.omero.managed_repository),
         _try("catalogue", lambda: _catalogue(site), "Run `omero-archive init`."),
-        _directory("archive root", site.settings.archive.root, advice="Run `omero-archive init`."),
+        *check_root(site),
         _near(site),
     ]
     for name in site.services:
@@ -77,8 +80,7 @@ def _directory(subject: str, path: Path, *, advice: str = "Mount it, or correct 
     if not path.is_dir():
         return Finding(subject=subject, is_fine=False, text=f"{path} is not there", advice=advice)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        who = "Run omero-archive as OMERO's own system user, or as root."
-        return Finding(subject=subject, is_fine=False, text=f"{path} cannot be written by this user", advice=who)
+        return Finding(subject=subject, is_fine=False, text=f"{path} cannot be written by this user", advice=_WHO)
     return Finding(subject=subject, is_fine=True, text=str(path))
 
 
@@ -89,6 +91,9 @@ def _near(site: Site) -> Finding:
         managed = site.tree(site.settings.omero.managed_repository)
     except ArchiveError as error:
         return Finding(subject=subject, is_fine=False, text=str(error), advice="Run `omero-archive init`.")
+    if not os.access(near.tree.root, os.R_OK | os.W_OK | os.X_OK):
+        text = f"{near.tree.root} cannot be written by this user"
+        return Finding(subject=subject, is_fine=False, text=text, advice=_WHO)
     free = f"{near.tree.root}, {near.free_bytes() / 1e9:.1f} GB free"
     if near.tree.is_beside(managed):
         return Finding(subject=subject, is_fine=True, text=f"{free}; on the repository's file system: release is free")

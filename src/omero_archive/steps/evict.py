@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
-from omero_archive.errors import WrongState
+from omero_archive.errors import Busy, WrongState
 from omero_archive.files import disk_errors, same_time
 from omero_archive.model import BundleName, Key
 from omero_archive.near import Place
@@ -19,7 +19,8 @@ from omero_archive.steps.site import Site, place_of
 
 
 def evict(site: Site, name: BundleName) -> int:
-    """Evict one bundle; the bytes freed. Raises `PermitRefused`, `WrongState`; then nothing was deleted."""
+    """Evict one bundle; the bytes freed. Raises `PermitRefused`, `WrongState`, or `Busy` while a file of it is open;
+    then nothing was deleted."""
     with site.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
@@ -29,10 +30,14 @@ def evict(site: Site, name: BundleName) -> int:
         if bundle.residency is Residency.ONLINE:
             require_evictable(site, bundle)
             require_untouched(site, place, files)
+            require_closed(site, place)  # at first too: services need not be asked for what cannot go
             granted = _granted(site, bundle, files)
             if site.near.is_in(place) and site.near.is_taken_out(place):
                 # An eviction was interrupted, and then the bundle was recalled: the older bytes go first.
                 site.near.delete(place, granted, site.clock())
+            # Last of all. Who opens a file between this and the rename keeps its bytes: they go when he closes it;
+            # and no file of the bundle opens after the rename, so that nobody sees a part of a fileset.
+            require_closed(site, place)
             site.near.take_out(place)
             with site.catalogue.begin() as connection:
                 bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
@@ -57,6 +62,7 @@ def evict_dry(site: Site, name: BundleName) -> int:
         require_evictable(site, bundle)
         files = _files(site, bundle)
         require_untouched(site, place_of(bundle, files), files)
+        require_closed(site, place_of(bundle, files))
         return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
 
 
@@ -83,6 +89,13 @@ def require_untouched(site: Site, place: Place, files: Sequence[FileRecord]) -> 
                 f"{file.key}: its near bytes were changed after they were archived; {place.name} was not evicted. "
                 "A person must look: unarchive it, or put the archived bytes back."
             )
+
+
+def require_closed(site: Site, place: Place) -> None:
+    """Raise `Busy` if somebody has one of the bundle's near files open; where that cannot be told, nothing."""
+    key = site.near.file_in_use(place)
+    if key is not None:
+        raise Busy(f"{key} is being read by somebody; {place.name} was not evicted. Try again later.")
 
 
 def _granted(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> dict[Key, Permit]:

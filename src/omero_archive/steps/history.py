@@ -123,6 +123,8 @@ def _intent(chapter: Chapter) -> str:
 
 
 def _recall(chapter: Chapter) -> str:
+    if chapter.new == "more urgent":
+        return f"the recall became more urgent for {_by(chapter)}" + _because(chapter.detail.get("reason"))
     if chapter.new != "requested":
         return f"the recall ended: {chapter.new}"
     return f"recall asked for by {_by(chapter)}" + _because(chapter.detail.get("reason"))

@@ -42,6 +42,7 @@ class Supply:
         self._in_a_row: Counter[ServiceName] = Counter()
         self._asked: Counter[ServiceName] = Counter()
         self._problems: dict[int, list[ArchiveError]] = {}  # by number of the file
+        self.bytes_from: Counter[ServiceName] = Counter()  # what came, by service
 
     # ---- reading
 
@@ -55,6 +56,7 @@ class Supply:
     def came(self, copy: CopyRecord) -> None:
         """Its bytes were read and were right: nothing has to be found out about this file any more."""
         self._in_a_row[copy.service] = 0
+        self.bytes_from[copy.service] += copy.file.source.fixity.size_bytes
         self._copies[copy.file.id] = []
 
     def failed(self, copy: CopyRecord, error: ArchiveError) -> None:

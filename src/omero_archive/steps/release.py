@@ -1,8 +1,8 @@
 """Release: put links in the originals' places, with OMERO off and the bytes near. RESIDENT -> ONLINE.
 
 The order is what makes it safe to kill at any instruction: the permits, the intent and the flags as they were, the
-mark in OMERO's database (too early is harmless), the bytes near (now each original has two names), then the swap
-of each original for a link, in one rename each, then the record.
+mark in OMERO's database (too early is harmless), the bytes near (now each original has two names), the proof that
+they can be seen where links will point, then the swap of each original for a link, in one rename each, then the record.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from omero_archive.omero.offline import OfflineProof
 from omero_archive.states import Decision, Permit, Residency
 from omero_archive.steps.permits import permits
 from omero_archive.steps.proof import proof
+from omero_archive.steps.served import require_served, require_shown
 from omero_archive.steps.site import Site, place_of
 from omero_archive.transfer import SourceRead, SourceReader, read_back, write_temporary
 
@@ -35,17 +36,19 @@ INTENT = "release"
 def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     """Release one bundle. Done twice is done once; an interrupted release is finished.
 
-    Raises `OmeroIsOn`, `PermitRefused`, `SourceChanged`, `OriginalUnfit`, `WrongState`; then nothing was changed
-    that matters, and every path still gives its bytes.
+    Raises `OmeroIsOn`, `PermitRefused`, `SourceChanged`, `OriginalUnfit`, `RootNotServed`, `WrongState`; then nothing
+    was changed that matters, and every path still gives its bytes.
     """
     with site.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
         granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
+        files = _files(site, bundle)  # again: those that were read anew have another identity now
         now_in_omero = _same_in_omero(site, bundle, files)
         _intend(site, bundle, now_in_omero, proof(site, bundle, files, granted, offline=offline))
         mark_in_omero(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
+        require_shown(site, files)
         _swap(site, files)
         _record(site, name)
 
@@ -78,6 +81,7 @@ def _require_releasable(
         raise WrongState(f"{bundle.name}: {bundle.intent} was begun and not finished; run it again first.")
     if bundle.decision is not Decision.APPROVED:
         raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
+    require_served(site)
     granted = permits(site, bundle, dry_run=dry_run)
     for file in files:
         _require_unchanged(site, bundle, file, rehash=rehash, dry_run=dry_run)

@@ -1,5 +1,9 @@
 """Room for near bytes: how much there is, and whose turn it is to go. Least recently opened goes first."""
 
+import heapq
+from collections.abc import Iterator
+from datetime import datetime
+
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.errors import Busy, NotEnoughSpace, Refused
@@ -11,8 +15,8 @@ from omero_archive.steps.site import Site, place_of
 def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
     """See to it that `wanted` bytes more may come near, evicting others if need be. Raises `NotEnoughSpace`.
 
-    Never evicted: what is pinned, on hold, or being recalled; and what is in its undo window (`keep_originals`),
-    unless the settings let a full disk shorten it. Even then it goes last, the longest ago released first.
+    Never evicted: what is pinned, on hold, open, or being recalled; and what is in its undo window
+    (`keep_originals`), unless the settings let a full disk shorten it. Even then it goes last.
     """
     missing = _missing(site, wanted)
     if missing <= 0:
@@ -21,7 +25,7 @@ def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
         try:
             evict(site, bundle.name)
         except (Refused, Busy):
-            continue  # no permit now, pinned meanwhile, or somebody is at it: the next
+            continue  # no permit now, pinned meanwhile, open, or somebody is at it: the next
         missing = _missing(site, wanted)
         if missing <= 0:
             return
@@ -42,10 +46,9 @@ def _missing(site: Site, wanted: int) -> int:
 
 
 def _used(site: Site) -> int:
-    """The bytes of what is near, as the catalogue knows it; half recalled bundles count whole."""
+    """The bytes of what is near, as the catalogue knows it."""
     with site.catalogue.begin() as connection:
-        near = bundles.every(connection, residency=[Residency.ONLINE])
-        return sum(bundle.size_bytes for bundle in near)
+        return bundles.bytes_in(connection, Residency.ONLINE)
 
 
 def windows_over(site: Site) -> list[BundleRecord]:
@@ -63,18 +66,50 @@ def windows_over(site: Site) -> list[BundleRecord]:
     return over
 
 
-def _candidates(site: Site, for_bundle: BundleRecord) -> list[BundleRecord]:
-    """Bundles that may go: first the one whose files nobody has opened for longest, as the disk tells."""
+def _candidates(site: Site, for_bundle: BundleRecord) -> Iterator[BundleRecord]:
+    """Bundles that may go: first the one whose files nobody has opened for longest.
+
+    What the catalogue knows is never later than what is true: the disk tells of opens past the mount. So the disk is
+    asked only about the bundle that would be next by all that is known, and it is the next if nothing changes by that.
+    """
+    may_go = {bundle.id: (is_kept, bundle) for is_kept, bundle in _may_go(site, for_bundle)}
+    heap = [(is_kept, _known_opened_ns(bundle), number, False) for number, (is_kept, bundle) in may_go.items()]
+    heapq.heapify(heap)
+    while heap:
+        is_kept, opened_ns, number, was_asked = heapq.heappop(heap)
+        _, bundle = may_go[number]
+        if was_asked:
+            yield bundle
+        else:
+            heapq.heappush(heap, (is_kept, max(opened_ns, _opened_by_disk_ns(site, bundle)), number, True))
+
+
+def _may_go(site: Site, for_bundle: BundleRecord) -> Iterator[tuple[bool, BundleRecord]]:
+    """What may be evicted as far as the catalogue knows, and whether it is in its undo window."""
     release, now = site.settings.release, site.clock()
-    found = []
     with site.catalogue.begin() as connection:
-        for bundle in list(bundles.every(connection, residency=[Residency.ONLINE])):
+        for bundle in bundles.every(connection, residency=[Residency.ONLINE]):
             released = bundle.window_since
             is_kept = released is not None and released + release.keep_originals > now
             is_pinned = bundle.pinned_until is not None and bundle.pinned_until > now
             is_wanted = bundle.id == for_bundle.id or is_pinned or bundle.intent or bundle.hold_reason
-            if is_wanted or (is_kept and not release.shorten_when_full):
-                continue
-            place = place_of(bundle, bundles.files(connection, bundle.id))
-            found.append((is_kept, site.near.last_opened_ns(place), bundle.id, bundle))
-    return [bundle for *_, bundle in sorted(found, key=lambda candidate: candidate[:3])]
+            if not is_wanted and (not is_kept or release.shorten_when_full):
+                yield is_kept, bundle
+
+
+def _known_opened_ns(bundle: BundleRecord) -> int:
+    """When the bundle was last wanted, as far as the catalogue knows: opened through the mount, or come near."""
+    known = (bundle.last_opened_at, bundle.near_since)
+    return max((_nanoseconds(at) for at in known if at is not None), default=0)
+
+
+def _opened_by_disk_ns(site: Site, bundle: BundleRecord) -> int:
+    """When any of the bundle's near files was last read, by its atime. Mounted with noatime: not at all."""
+    with site.catalogue.begin() as connection:
+        place = place_of(bundle, bundles.files(connection, bundle.id))
+    return site.near.last_opened_ns(place)
+
+
+def _nanoseconds(at: datetime) -> int:
+    """A moment as atimes are given: nanoseconds since 1970."""
+    return int(at.timestamp() * 1_000_000) * 1000

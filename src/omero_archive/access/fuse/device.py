@@ -1,12 +1,12 @@
 """Mounting and unmounting: by mount(2) where this is root, by `fusermount3` where it is not.
 
 A server that was killed leaves its mount behind, dead: every new open in it ends with ENOTCONN. The next server takes
-it over: it is detached, which leaves those alone who still read open files, and mounted anew.
+it over: it mounts beneath it, and detaches the dead one when it serves, which leaves those alone who still read open
+files. Where that cannot be done (see `beneath.py`) the dead one is detached first.
 """
 
 import ctypes
 import errno
-import fcntl
 import os
 import socket
 import subprocess
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from omero_archive.access.fuse.mounts import mounted_at
+from omero_archive.access.fuse.beneath import mount_beneath
+from omero_archive.access.fuse.mounts import all_mounted_at, mounted_at
 from omero_archive.errors import Busy, DiskFailed, WrongUse
 
 FILE_SYSTEM_TYPE = "fuse.omero-archive"
@@ -43,23 +44,21 @@ class Device:
     fd: int
     mountpoint: str
     number: str
-    lock_fd: int  # of the directory below the mount, locked against another server that begins at the same moment
+    is_covered: bool = False  # by the dead mount that it takes over
 
-    def close(self) -> None:
-        """Let go of the device, when nobody reads from it any more."""
-        os.close(self.fd)
-        os.close(self.lock_fd)
-
-    @property
-    def is_mounted(self) -> bool:
-        """Whether it is still this mount that is seen at its path."""
-        mounted = mounted_at(self.mountpoint)
-        return mounted is not None and mounted.device == self.number
+    def uncover(self) -> None:
+        """Take the dead mount away, now that this one is served. Raises `DiskFailed`."""
+        if self.is_covered:
+            _detach(self.mountpoint, force=False)
 
     def unmount(self) -> None:
-        """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
-        if self.is_mounted:
-            _detach(self.mountpoint, force=True)
+        """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable.
+
+        Nothing happens if it is not there any more: somebody unmounted it, and another one may have come.
+        """
+        mounted = mounted_at(self.mountpoint)
+        if mounted is not None and mounted.device == self.number:
+            unmount_at(self.mountpoint)
 
     def raise_read_ahead(self) -> None:
         """Let the kernel ask for more at once; where it may not be set, reading is slower and nothing else."""
@@ -69,6 +68,11 @@ class Device:
             _log.info("read-ahead stays as it is", action="mount", error=str(error))
 
 
+def unmount_at(path: str) -> None:
+    """Take away what is seen at a path, whoever uses it, and end its server's connection. Raises `DiskFailed`."""
+    _detach(path, force=True)
+
+
 def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     """Mount, in the place of a dead mount of ours if there is one.
 
@@ -76,29 +80,38 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     refuses.
     """
     path = os.path.realpath(mountpoint)
-    _take_over(path)
-    lock_fd = _lock_empty_directory(path)
-    try:
-        _take_over(path)  # which another one may have mounted before the lock was ours
-        _warn_of_timeouts()
-        fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
-    except BaseException:
-        os.close(lock_fd)
-        raise
-    mounted = mounted_at(path)
-    return Device(fd=fd, mountpoint=path, number=mounted.device if mounted else "", lock_fd=lock_fd)
+    _warn_of_timeouts()
+    fd, is_covered = _mount(path, allow_other)
+    seen = mounted_at(path)
+    ours = [mount.device for mount in all_mounted_at(path) if (mount == seen) is not is_covered]
+    return Device(fd=fd, mountpoint=path, number=ours[-1] if ours else "", is_covered=is_covered)
 
 
-def _take_over(path: str) -> None:
-    """Detach dead mounts of ours. Several can lie above each other."""
+def _mount(path: str, allow_other: bool) -> tuple[int, bool]:
+    """The descriptor of a new mount, and whether a dead one covers it."""
+    if _is_dead_mount(path):
+        _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
+        covered = _mount_below(path, allow_other)
+        if covered is not None:
+            return covered, True
+        _detach(path, force=False)
+    _require_empty_directory(path)
+    fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
+    return fd, False
+
+
+def _is_dead_mount(path: str) -> bool:
+    """Whether a dead mount of ours lies there. If several lie above each other, all but the lowest are detached."""
     for _ in range(_MOST_STACKED):
         mounted = mounted_at(path)
         if mounted is None or mounted.type != FILE_SYSTEM_TYPE:
-            return
+            return False
         if _is_alive(path):
             raise Busy(f"{path} is served already by another omero-archive; nothing was mounted. Stop that one first.")
-        _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
+        if sum(each.type == FILE_SYSTEM_TYPE for each in all_mounted_at(path)) == 1:
+            return True
         _detach(path, force=False)
+    return True
 
 
 def _is_alive(path: str) -> bool:
@@ -122,33 +135,20 @@ def _is_alive(path: str) -> bool:
     return not answers or answers[0] not in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
-def _lock_empty_directory(path: str) -> int:
-    """A descriptor of the directory at the mount point, locked for as long as it is open."""
+def _require_empty_directory(path: str) -> None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        names = os.listdir(path)
     except FileNotFoundError as error:
         raise WrongUse(f"{path} is not there; make it: an empty directory, and nothing else in it ever.") from error
     except NotADirectoryError as error:
         raise WrongUse(f"{path} is not a directory; nothing was mounted.") from error
     except OSError as error:
         raise DiskFailed(f"{path} could not be looked at: {error.strerror}; nothing was mounted.") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.listdir(fd):
-            raise WrongUse(
-                f"{path} is not empty, and what lies there would be hidden; nothing was mounted. "
-                "If it is the near directory, rename it and let archive.near name it."
-            )
-    except BlockingIOError as error:
-        os.close(fd)
-        raise Busy(f"Another omero-archive is about to serve {path}; nothing was mounted.") from error
-    except OSError as error:
-        os.close(fd)
-        raise DiskFailed(f"{path} could not be looked at: {error.strerror}; nothing was mounted.") from error
-    except WrongUse:
-        os.close(fd)
-        raise
-    return fd
+    if names:
+        raise WrongUse(
+            f"{path} is not empty, and what lies there would be hidden; nothing was mounted. "
+            "If it is the near directory, rename it and let archive.near name it."
+        )
 
 
 def _warn_of_timeouts() -> None:
@@ -166,14 +166,40 @@ def _warn_of_timeouts() -> None:
             )
 
 
-def _mount_as_root(path: str, allow_other: bool) -> int:
+def _mount_below(path: str, allow_other: bool) -> int | None:
+    """Mount beneath a dead mount; None where that cannot be done."""
+    if os.geteuid() != 0:
+        return None
+    fd = _open_device()
     try:
-        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        mount_beneath(path, source=_SOURCE, subtype=_SOURCE, options=_options(fd, allow_other))
+    except OSError as error:
+        os.close(fd)
+        _log.info("the dead mount goes before the new one comes", action="mount", reason=str(error))
+        return None
+    return fd
+
+
+def _open_device() -> int:
+    try:
+        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise DiskFailed(
             f"/dev/fuse cannot be opened: {error.strerror}. Let the system load the module fuse."
         ) from error
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions" + ",allow_other" * allow_other
+
+
+def _options(fd: int, allow_other: bool) -> dict[str, str | None]:
+    """The options of a mount by root; those without a value are flags."""
+    options: dict[str, str | None] = {"fd": str(fd), "rootmode": "40000", "user_id": "0", "group_id": "0"}
+    options["default_permissions"] = None
+    return options | ({"allow_other": None} if allow_other else {})
+
+
+def _mount_as_root(path: str, allow_other: bool) -> int:
+    fd = _open_device()
+    pairs = _options(fd, allow_other).items()
+    options = ",".join(key if value is None else f"{key}={value}" for key, value in pairs)
     flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     type_ = FILE_SYSTEM_TYPE.encode()
     if _LIBC.mount(_SOURCE.encode(), os.fsencode(path), type_, flags, options.encode()) != 0:

@@ -1,5 +1,6 @@
 """A mount from its beginning to its end: the one thing that the command line needs of this package."""
 
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,9 +50,10 @@ def mount(mountpoint: Path, tree: ServedTree, gate: ServedGate, options: MountOp
     server = Server(device.fd, tree, gate, limits=options.limits, passthrough=passthrough)
     try:
         server.start()
+        device.uncover()
     except OSError as error:
         device.unmount()
-        device.close()
+        os.close(device.fd)
         raise DiskFailed(f"{device.mountpoint} was mounted, but the kernel does not talk to us: {error}") from error
     return Mounted(device, server, options)
 
@@ -119,7 +121,7 @@ class Mounted:
         self._server.close()
         if not any(thread.is_alive() for thread in self._threads):
             # A user's fusermount3 cannot end the connection while files are open; then the end of the process does.
-            self._device.close()
+            os.close(self._device.fd)
         _log.info("unmounted", action="mount", mountpoint=self._device.mountpoint)
 
 

@@ -11,7 +11,9 @@ def upgrade() -> None:
     op.add_column("bundle", sa.Column("last_opened_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("recall", sa.Column("priority", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("recall", sa.Column("started_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("recall", sa.Column("looked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("recall", sa.Column("service", sa.Text(), nullable=True))
+    op.create_index("ix_recall_started_at", "recall", ["started_at"])
     op.create_index("ix_recall_service_finished_at", "recall", ["service", "finished_at"])
     op.create_table(
         "waiting_open",

@@ -1,0 +1,147 @@
+"""`mount` serves the archive root: near files at the disk's speed, the others are recalled when they are opened."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from omero_archive.access.fuse import Mounted, MountOptions
+from omero_archive.access.fuse import mount as mount_at
+from omero_archive.access.gate import Gate
+from omero_archive.access.tree import ArchiveTree
+from omero_archive.app import open_site, who
+from omero_archive.catalogue.database import Catalogue
+from omero_archive.cli.options import DryRun, Json, SettingsFile
+from omero_archive.cli.output import Output
+from omero_archive.cli.serving import Survey, mount_name, policy, require_mountable, survey, unmount_root
+from omero_archive.cli.systemd import tell_systemd
+from omero_archive.settings import load_settings, settings_file
+from omero_archive.steps.site import Site
+
+PATIENCE_S = 5.0
+"""How long the mount waits for PostgreSQL: whoever opens or lists something waits as long."""
+
+Unmount = Annotated[bool, typer.Option("--unmount", help="Take the mount away instead, also that of a dead server.")]
+Passthrough = Annotated[
+    bool,
+    typer.Option("--passthrough/--no-passthrough", help="Let the kernel read near files by itself where it can."),
+]
+
+
+def mount(
+    unmount: Unmount = False,
+    passthrough: Passthrough = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    settings: SettingsFile = None,
+) -> None:
+    """Serve the archive root as a file system until SIGTERM or Ctrl-C: opening what is away recalls it.
+
+    Needs `archive.near` in another directory than `archive.root`. Brings nothing itself: run a `worker` beside it.
+    """
+    output = Output(as_json=as_json)
+    chosen = load_settings(settings_file(settings))
+    root = chosen.archive.root
+    if unmount:
+        found = unmount_root(root, dry_run=dry_run)
+        output.say(f"{root}: {found} {'would be' if dry_run else 'was'} unmounted.")
+        output.document({"command": "mount", "dry_run": dry_run, "mounted": dry_run, "root": root})
+        return
+    with open_site(chosen) as site, _patient(site) as catalogue:
+        require_mountable(site)
+        known = survey(site, catalogue)
+        if dry_run:
+            _tell(output, site, known, dry_run=True)
+            return
+        gate = _gate(site, catalogue)
+        gate.start()
+        try:
+            options = MountOptions(allow_other=chosen.mount.allow_other, passthrough=passthrough)
+            mounted = mount_at(root, _tree(site, catalogue), gate, options)
+            _tell(output, site, known, mounted=mounted)
+            _serve(mounted, gate)
+        finally:
+            gate.stop()
+    output.say(f"{root} is unmounted. Files that are still open stay readable.")
+
+
+@contextmanager
+def _patient(site: Site) -> Iterator[Catalogue]:
+    """The catalogue with a bound on how long it is waited for."""
+    dsn = site.settings.catalogue.database
+    catalogue = Catalogue(dsn, clock=site.clock, actor=who(), patience_s=PATIENCE_S)
+    try:
+        yield catalogue
+    finally:
+        catalogue.close()
+
+
+def _tree(site: Site, catalogue: Catalogue) -> ArchiveTree:
+    return ArchiveTree(
+        near=site.near, catalogue=catalogue, services=site.services, settings=site.settings, clock=site.clock
+    )
+
+
+def _gate(site: Site, catalogue: Catalogue) -> Gate:
+    name = mount_name(site.settings.archive.root)
+    return Gate(_tree(site, catalogue), catalogue, settings=site.settings.mount, mount=name)
+
+
+def _serve(mounted: Mounted, gate: Gate) -> None:
+    """Serve until a signal says stop, or somebody unmounts. Who waits is answered before the mount goes."""
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            mounted.run()
+        finally:
+            over.set()
+
+    serving = threading.Thread(target=run, name="serve")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    serving.start()
+    tell_systemd("READY=1")
+    over.wait()
+    tell_systemd("STOPPING=1")
+    gate.stop()
+    if serving.is_alive():
+        mounted.stop()
+    serving.join()
+
+
+def _tell(output: Output, site: Site, known: Survey, *, mounted: Mounted | None = None, dry_run: bool = False) -> None:
+    """What is served, from where, how, by which policy."""
+    archive = site.settings.archive
+    passthrough = None if mounted is None else mounted.stats.passthrough
+    speed = {None: "", True: ", with passthrough: the kernel reads them", False: ", without passthrough"}[passthrough]
+    output.say(
+        f"{'Would serve' if dry_run else 'Serving'} {archive.root}; near files from {archive.near_directory}{speed}."
+    )
+    for line in policy(site.settings.mount):
+        output.say(line)
+    if known.problem is None:
+        output.say(f"{known.near} bundles are near, {known.away} bundles are away.")
+    else:
+        output.say(f"The catalogue cannot be asked now: {known.problem} Near files open; what is away does not yet.")
+    if not dry_run:
+        output.say("Stop with Ctrl-C or SIGTERM.")
+    counts = None if known.problem else {"near": known.near, "away": known.away}
+    output.document(
+        {
+            "command": "mount",
+            "dry_run": dry_run,
+            "mounted": mounted is not None,
+            "root": archive.root,
+            "near": archive.near_directory,
+            "passthrough": passthrough,
+            "on_open": site.settings.mount.on_open,
+            "bundles": counts,
+            "problem": known.problem,
+        }
+    )
+    sys.stdout.flush()
