@@ -20,6 +20,11 @@ from omero_archive.access.items import Opened
 
 _log = structlog.get_logger()
 
+# Of the other flags only NOFLUSH may stand beside PASSTHROUGH: with KEEP_CACHE the open ends with EIO.
+_KERNEL_READS = int(OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH)
+_SERVER_READS = int(OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH)
+_SERVER_READS_ANEW = int(OpenFlag.NOFLUSH)
+
 
 class Replaced(Exception):
     """Other bytes lie at the path than those that are open, or than those whose size the kernel was told."""
@@ -100,13 +105,11 @@ class Backings:
 
     def _open_out(self, file: _OpenFile) -> bytes:
         if file.backing_id:
-            # Of the other flags only NOFLUSH may stand beside it: with KEEP_CACHE the open ends with EIO.
-            return protocol.pack_open(file.node.number, OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH, file.backing_id)
-        flags = OpenFlag.NOFLUSH
-        if file.node.cached in (None, file.content):
-            flags |= OpenFlag.KEEP_CACHE  # else the kernel drops what it kept of the file that was here before
+            return protocol.pack_open(file.node.number, _KERNEL_READS, file.backing_id)
+        # Else the kernel drops what it kept of the file that was here before.
+        is_kept = file.node.cached in (None, file.content)
         file.node.cached = file.content
-        return protocol.pack_open(file.node.number, flags)
+        return protocol.pack_open(file.node.number, _SERVER_READS if is_kept else _SERVER_READS_ANEW)
 
     def _begin(self, node: Node, opened: Opened) -> _OpenFile:
         identity = opened.identity

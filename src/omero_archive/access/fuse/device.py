@@ -39,10 +39,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A mount of ours: its descriptor of /dev/fuse, and where it is."""
+    """A mount of ours: its descriptor of /dev/fuse, where it is, and its number (major:minor)."""
 
     fd: int
     mountpoint: str
+    number: str
     is_covered: bool = False  # by the dead mount that it takes over
 
     def uncover(self) -> None:
@@ -51,18 +52,25 @@ class Device:
             _detach(self.mountpoint, force=False)
 
     def unmount(self) -> None:
-        """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
-        _detach(self.mountpoint, force=True)
+        """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable.
+
+        Nothing happens if it is not there any more: somebody unmounted it, and another one may have come.
+        """
+        mounted = mounted_at(self.mountpoint)
+        if mounted is not None and mounted.device == self.number:
+            unmount_at(self.mountpoint)
 
     def raise_read_ahead(self) -> None:
         """Let the kernel ask for more at once; where it may not be set, reading is slower and nothing else."""
-        mounted = mounted_at(self.mountpoint)
-        if mounted is None:
-            return
         try:
-            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
+            Path(f"/sys/class/bdi/{self.number}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
         except OSError as error:
             _log.info("read-ahead stays as it is", action="mount", error=str(error))
+
+
+def unmount_at(path: str) -> None:
+    """Take away what is seen at a path, whoever uses it, and end its server's connection. Raises `DiskFailed`."""
+    _detach(path, force=True)
 
 
 def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
@@ -73,15 +81,23 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     """
     path = os.path.realpath(mountpoint)
     _warn_of_timeouts()
+    fd, is_covered = _mount(path, allow_other)
+    seen = mounted_at(path)
+    ours = [mount.device for mount in all_mounted_at(path) if (mount == seen) is not is_covered]
+    return Device(fd=fd, mountpoint=path, number=ours[-1] if ours else "", is_covered=is_covered)
+
+
+def _mount(path: str, allow_other: bool) -> tuple[int, bool]:
+    """The descriptor of a new mount, and whether a dead one covers it."""
     if _is_dead_mount(path):
         _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
         covered = _mount_below(path, allow_other)
         if covered is not None:
-            return covered
+            return covered, True
         _detach(path, force=False)
     _require_empty_directory(path)
     fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
-    return Device(fd=fd, mountpoint=path)
+    return fd, False
 
 
 def _is_dead_mount(path: str) -> bool:
@@ -150,7 +166,7 @@ def _warn_of_timeouts() -> None:
             )
 
 
-def _mount_below(path: str, allow_other: bool) -> Device | None:
+def _mount_below(path: str, allow_other: bool) -> int | None:
     """Mount beneath a dead mount; None where that cannot be done."""
     if os.geteuid() != 0:
         return None
@@ -161,7 +177,7 @@ def _mount_below(path: str, allow_other: bool) -> Device | None:
         os.close(fd)
         _log.info("the dead mount goes before the new one comes", action="mount", reason=str(error))
         return None
-    return Device(fd=fd, mountpoint=path, is_covered=True)
+    return fd
 
 
 def _open_device() -> int:
