@@ -53,7 +53,7 @@ class MountProcess:
 
     def start(self) -> None:
         """Start it and wait until the root is served."""
-        before = _device_of(self.root)
+        said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [str(PROGRAM), "mount", *self.options],
@@ -62,7 +62,7 @@ class MountProcess:
                 stdout=output,
                 stderr=output,
             )
-        until(lambda: self._is_served(before), f"the mount at {self.root}", START_S)
+        until(lambda: self._is_served(said), f"the mount at {self.root}", START_S)
 
     def kill(self) -> None:
         """kill -9: the kernel's mount stays, with nobody behind it."""
@@ -89,24 +89,20 @@ class MountProcess:
             if _LIBC.umount2(os.fsencode(self.root), _MNT_DETACH) != 0:
                 raise OSError(ctypes.get_errno(), "umount2", str(self.root))
 
-    def _is_served(self, before: int | None) -> bool:
+    def _is_served(self, said: int) -> bool:
+        """Whether it says so, and answers: what `stat` says of a dead mount's root the kernel remembers."""
         assert self.process is not None
         assert self.process.poll() is None, f"omero-archive mount ended: {self.said()}"
-        now = _device_of(self.root)
-        return now is not None and now != before
+        if b"Serving " not in self.log.read_bytes()[said:]:
+            return False
+        os.statvfs(self.root)
+        return True
 
 
 def is_mounted(place: Path) -> bool:
     """Whether something is mounted there; a mount with nobody behind it too, which `os.path.ismount` does not see."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         return any(line.split(" ")[4].replace("\\040", " ") == str(place) for line in mounts)
-
-
-def _device_of(place: Path) -> int | None:
-    try:
-        return os.stat(place).st_dev
-    except OSError:  # nobody behind it
-        return None
 
 
 def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

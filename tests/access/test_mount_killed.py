@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mounted_sites import MountedSite, mounted_site
+from omero_archive.access.fuse.mounts import all_mounted_at
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
 from reader_fixtures import looping_readers
@@ -55,8 +56,8 @@ def test_files_that_are_open_or_mapped_outlive_the_mounts_process_and_its_succes
 
 def test_readers_see_only_that_nobody_answers_until_a_restart_takes_over(site: MountedSite, tmp_path: Path) -> None:
     sets = [site.read_set(NEAR), site.read_set(AWAY)]
-    # Without a pause: the moment between two servers is short.
-    with looping_readers(("open", "read", "mmap"), sets, stop=tmp_path / "stop", pause_s=0) as readers:
+    # Hardly a pause: the moment between two servers is short.
+    with looping_readers(("open", "read", "mmap"), sets, stop=tmp_path / "stop", pause_s=0.0003) as readers:
         for _ in range(KILLS):
             time.sleep(0.3)
             site.mount.kill()
@@ -64,6 +65,7 @@ def test_readers_see_only_that_nobody_answers_until_a_restart_takes_over(site: M
             site.mount.start()
         time.sleep(0.3)
         ends = readers.ends()
+    assert len(all_mounted_at(str(site.mount.root))) == 1, "dead mounts lie about"
     for end in ends:
         assert end.wrong == [], (end.way, end.wrong)
         assert set(end.refused) <= {"ENODATA", *WHILE_DOWN}, (end.way, end.refused)
