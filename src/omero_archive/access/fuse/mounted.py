@@ -1,6 +1,5 @@
 """A mount from its beginning to its end: the one thing that the command line needs of this package."""
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,7 @@ def mount(mountpoint: Path, tree: ServedTree, gate: ServedGate, options: MountOp
         device.uncover()
     except OSError as error:
         device.unmount()
-        os.close(device.fd)
+        device.close()
         raise DiskFailed(f"{device.mountpoint} was mounted, but the kernel does not talk to us: {error}") from error
     return Mounted(device, server, options)
 
@@ -121,7 +120,7 @@ class Mounted:
         self._server.close()
         if not any(thread.is_alive() for thread in self._threads):
             # A user's fusermount3 cannot end the connection while files are open; then the end of the process does.
-            os.close(self._device.fd)
+            self._device.close()
         _log.info("unmounted", action="mount", mountpoint=self._device.mountpoint)
 
 
