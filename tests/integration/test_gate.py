@@ -22,8 +22,9 @@ from psycopg.conninfo import conninfo_to_dict
 from structlog.testing import capture_logs
 
 from demo_fixtures import copy_site
-from omero_archive.access.gate import Files, Gate, Timing
+from omero_archive.access.gate import Gate, Timing
 from omero_archive.access.items import Caller, Opened, Reason, Refusal
+from omero_archive.access.judging import Files
 from omero_archive.access.lately import Away
 from omero_archive.access.tree import ArchiveTree
 from omero_archive.access.waiters import Ticket
