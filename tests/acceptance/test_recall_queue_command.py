@@ -109,7 +109,7 @@ def test_status_shows_the_queue_who_waits_pins_with_their_end_and_learns_from_th
     text = away.run("status", REFERENCE).stdout
     assert "(a figure)" in text
     assert "waits for its turn; when it will be done is not known yet." in text
-    # and what past recalls teach
+
     number = bundle_row(away)["id"]
     with psycopg.connect(away.demo.catalogue_dsn) as connection:
         for minutes in (1, 2, 3, 4, 50):
@@ -120,7 +120,7 @@ def test_status_shows_the_queue_who_waits_pins_with_their_end_and_learns_from_th
                 (number, minutes),
             )
     (item,) = away.run("recall", "Fileset:1", "--later", "--json").json["items"]
-    assert "(half of the last 5 recalls from tape took less than 3 min)" in item["text"]
+    assert "(1 before it in the queue; half of the last 5 recalls from tape took less than 3 min)" in item["text"]
     assert item["expected_at"] is not None
     text = away.run("status").stdout
     assert "Of the last 5 recalls from tape half took less than 3 min, nine of ten less than 32 min." in text
