@@ -82,6 +82,7 @@ def test_attributes_come_out_as_they_went_in(size: int, mtime_ns: int, mode: int
     fields = struct.unpack("<QQQqqqIIIIIIIIII", packed)
     assert (fields[0], fields[1]) == (2**64 - 1, size)
     assert protocol.size_of(packed) == size
+    assert protocol.mtime_ns_of(packed) == mtime_ns
     assert fields[4] * 10**9 + fields[7] == mtime_ns
     assert (stat.S_IMODE(fields[9]), fields[11], fields[12]) == (mode, owner, owner)
 

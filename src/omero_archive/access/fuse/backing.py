@@ -17,6 +17,7 @@ from omero_archive.access.fuse import protocol
 from omero_archive.access.fuse.nodes import Node
 from omero_archive.access.fuse.protocol import OpenFlag
 from omero_archive.access.items import Opened
+from omero_archive.files import same_time
 
 _log = structlog.get_logger()
 
@@ -64,7 +65,8 @@ class Backings:
         with self._lock:
             file = self._files.get(node.number)
             is_other = file is not None and not join and file.content[:2] != (identity.device, identity.inode)
-            if is_other or identity.size_bytes != node.size_bytes:
+            is_as_told = identity.size_bytes == node.size_bytes and same_time(identity.mtime_ns, node.mtime_ns)
+            if is_other or not is_as_told:
                 os.close(opened.fd)
                 raise Replaced
             if file is None:

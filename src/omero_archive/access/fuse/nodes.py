@@ -54,6 +54,10 @@ class Node:
     def size_bytes(self) -> int:
         return protocol.size_of(self.attributes)
 
+    @property
+    def mtime_ns(self) -> int:
+        return protocol.mtime_ns_of(self.attributes)
+
 
 class Nodes:
     """The table. `limit` is how many nodes are kept before the kernel is asked to forget some."""
