@@ -840,3 +840,44 @@ def test_a_workbench_keeps_no_descriptor(tree: Tree) -> None:
         with Workbench(tree, "bench"), Workbench(tree, "bench"):
             pass
     assert open_descriptors() == before
+
+
+# ---- looking at whole directories
+
+
+def test_the_names_of_a_directory_are_looked_at_one_by_one_and_what_went_is_left_out(tree: Tree) -> None:
+    for name in STRANGE_NAMES:
+        put(tree.root, f"d/{name}", os.fsencode(name))
+    (tree.root / "d" / "link").symlink_to("nowhere")
+    (tree.root / "d" / "below").mkdir()
+    names = tree.names_in("d")
+    assert sorted(names) == sorted([*STRANGE_NAMES, "link", "below"])
+    (tree.root / "d" / STRANGE_NAMES[0]).unlink()
+    found = dict(tree.look_at_each("d", names))
+    assert found == {name: there(tree, f"d/{name}") for name in names if name != STRANGE_NAMES[0]}
+    assert (found["link"].target, found["below"].kind) == ("nowhere", EntryKind.DIRECTORY)
+    assert tree.names_in("") == ["d"]
+    assert dict(tree.look_at_each("", ["d"]))["d"].kind is EntryKind.DIRECTORY
+    assert tree.look_at_root().identity.inode == tree.root.stat().st_ino
+
+
+def test_where_there_is_no_directory_there_are_no_names(tree: Tree) -> None:
+    put(tree.root, "file", b"x")
+    (tree.root / "link").symlink_to(".")
+    before = open_descriptors()
+    for path in ("nothing", "file"):
+        assert (tree.names_in(path), list(tree.look_at_each(path, ["x"]))) == ([], [])
+    with pytest.raises(UnsafePath):
+        tree.names_in("link")
+    put(tree.root, "d/x", b"x")
+    half = tree.look_at_each("d", ["x", "y"])
+    next(half)
+    half.close()  # type: ignore[attr-defined]
+    assert open_descriptors() == before
+
+
+def test_space_is_that_of_the_file_system(tree: Tree) -> None:
+    space = os.statvfs(tree.root)
+    total, free = tree.space()
+    assert total == space.f_blocks * space.f_frsize
+    assert 0 < free <= total

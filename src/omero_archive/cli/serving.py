@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omero_archive.access.fuse.device import FILE_SYSTEM_TYPE, Device
+from omero_archive.access.fuse.device import FILE_SYSTEM_TYPE, unmount_at
 from omero_archive.access.fuse.mounts import mounted_at
 from omero_archive.catalogue import overview
 from omero_archive.catalogue.database import Catalogue
@@ -55,7 +55,7 @@ def unmount_root(root: Path, *, dry_run: bool) -> str:
         count += 1
         if dry_run:
             break
-        Device(fd=-1, mountpoint=path).unmount()
+        unmount_at(path)
     if not count:
         raise WrongUse(f"{root} is not mounted by omero-archive; nothing was done.")
     return "the mount" if count == 1 else f"{count} mounts above each other"
