@@ -439,6 +439,7 @@ def test_readers_find_files_and_directories_only(near: Near) -> None:
     assert near.find("n" * 300) is None
     assert near.find("a\0") is None
     assert near.find("\udfff") is None
+    assert [near.open(path) for path in ("a\0", "\udfff", "n" * 300, "", "a/file/below")] == [None] * 5
     root = near.find("")
     assert root is not None
     assert root[1].kind is EntryKind.DIRECTORY
