@@ -395,6 +395,7 @@ def test_only_our_own_way_is_followed(near: Near, tmp_path: Path) -> None:
     secret = put(tmp_path, "secret", b"secret")
     put(near.tree.root, f"{bundle}/other", b"of another name")
     put(near.tree.root, "plain", b"plain")
+    put(near.tree.root, f".omero-archive/bundles/{key}", b"of no bundle")
     put(near.tree.root, f".omero-archive/incoming/{HOMELESS.name}/{key}", b"not ready")
     (near.tree.root / bundle / "there").symlink_to(secret)
     targets = [
