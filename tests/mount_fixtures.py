@@ -187,7 +187,7 @@ def mount_site(
     mount: str = "",
     slugs: Sequence[str],
 ) -> Iterator[MountSite]:
-    """A site under a mount, with these filesets released and away. `mount` is the table of the settings."""
+    """A site under a mount, with these filesets released. `mount` is the table of the settings."""
     demo = copy_site(template, directory / "site", postgres=postgres)
     copy_catalogue(demo, postgres, catalogue)
     options: dict[str, Any] = {

@@ -109,7 +109,7 @@ class Engine:
     def waits_for_services(self) -> bool:
         """Whether a service has still to vouch for copies, or to bring bytes back for a recall or to be verified."""
         with self._site.catalogue.begin() as connection:
-            return copies.unconfirmed(connection) or recalls.number_waiting(connection) > 0
+            return copies.unconfirmed(connection) or recalls.is_any_tried_again(connection)
 
     def run(self, *, steps: tuple[str, ...] = QUEUES) -> Result:
         """Work off everything that is due, also what becomes due by that, and return."""

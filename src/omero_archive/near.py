@@ -12,7 +12,6 @@ the bundle is away; so for them too one rename is all. The link in OMERO's repos
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -107,31 +106,27 @@ class Near:
         by the system: any other thing, and all in our own directory, is None, as is what is not near. None says nothing
         about the archive. Raises `DiskFailed` where the disk could not be asked.
         """
-        if not _is_shown(path):
-            return None
         with _looking(self.tree, path):
-            entry = self.tree.look_at_root() if not path else self._look(path)
+            if not path:
+                return path, self.tree.look_at_root()
+            entry = self.tree.look(path) if _is_shown(path) else None
             return None if entry is None else self._behind(path, entry)
+        return None
 
     def names_in(self, path: str) -> list[str]:
         """The names in a directory of the archive as far as it is near, readable or not; none if there is none.
 
         Raises `DiskFailed`.
         """
-        if not _is_shown(path):
-            return []
         with _looking(self.tree, path):
-            try:
-                return [name for name in self.tree.names_in(path) if path or name != _PRIVATE]
-            except UnsafePath:
-                return []
-            except OSError as error:
-                if error.errno not in _NOTHING_THERE:
-                    raise
-                return []
+            names = self.tree.names_in(path) if _is_shown(path) else []
+            return names if path else [name for name in names if name != _PRIVATE]
+        return []
 
     def find_each(self, path: str, names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """As `find`, for names in a directory; those of which nothing is near, or no longer, are left out."""
+        if not _is_shown(path):
+            return
         with _looking(self.tree, path):
             for name, entry in self.tree.look_at_each(path, names):
                 found = self._behind(f"{path}/{name}" if path else name, entry)
@@ -146,15 +141,10 @@ class Near:
         if not path or not _is_shown(path):
             return None
         with _looking(self.tree, path):
-            try:
-                fd = self._open_at(path)
-            except OSError as error:
-                if error.errno not in _NOTHING_THERE:
-                    raise
-                return None
-        if fd is None or entry_of(fd).kind is EntryKind.FILE:
-            return fd
-        os.close(fd)
+            fd = self._open_at(path)
+            if fd is None or entry_of(fd).kind is EntryKind.FILE:
+                return fd
+            os.close(fd)
         return None
 
     def _open_at(self, path: str) -> int | None:
@@ -174,17 +164,7 @@ class Near:
         """Mode, owner and mtime of OMERO's directory of that name, None if it has none. Raises `DiskFailed`."""
         with _looking(self.tree, directory):
             return self._like(directory)
-
-    def _look(self, path: str) -> Entry | None:
-        """What lies at a path; None also where a file, or a link that nobody follows, is where a directory would be."""
-        try:
-            return self.tree.look(path)
-        except UnsafePath:
-            return None
-        except OSError as error:
-            if error.errno not in _NOTHING_THERE:
-                raise
-            return None
+        return None
 
     def _behind(self, path: str, entry: Entry) -> tuple[str, Entry] | None:
         """What a reader who opens the path finds, given what lies there."""
@@ -193,9 +173,11 @@ class Near:
                 return path, entry
             case EntryKind.LINK:
                 inside = _led_to(path, entry.target or "")
-                there = None if inside is None else self._look(inside)
-                is_file = there is not None and there.kind is EntryKind.FILE
-                return (inside, there) if inside is not None and there is not None and is_file else None
+                with _looking(self.tree, path):
+                    there = None if inside is None else self.tree.look(inside)
+                    if inside is not None and there is not None and there.kind is EntryKind.FILE:
+                        return inside, there
+                return None
             case EntryKind.OTHER:
                 return None
             case _:
@@ -322,8 +304,10 @@ class Near:
 
     def space(self) -> tuple[int, int]:
         """The bytes of the file system that near bytes lie on, and those that are free. Raises `DiskFailed`."""
-        with _looking(self.tree, ""):
+        try:
             return self.tree.space()
+        except OSError as error:
+            raise DiskFailed(f"{self.tree.root}: {error.strerror}.") from error
 
     # ---- the inside
 
@@ -400,10 +384,17 @@ def _is_shown(path: str) -> bool:
     return not path or (components[0] != _PRIVATE and not {"", ".", ".."} & set(components))
 
 
-@contextmanager
-def _looking(tree: Tree, path: str) -> Iterator[None]:
-    """What the system refuses while a reader looks is `DiskFailed`."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskFailed(f"{printable(str(tree.path(path)))}: {error.strerror or error}.") from error
+class _looking:  # noqa: N801 - used as a context manager
+    """Ends where the system says that there is nothing, or a link that nobody follows; else raises `DiskFailed`."""
+
+    def __init__(self, tree: Tree, path: str) -> None:
+        self._tree, self._path = tree, path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, OSError) and error.errno not in _NOTHING_THERE:
+            where = printable(str(self._tree.path(self._path)))
+            raise DiskFailed(f"{where}: {error.strerror or error}.") from error
+        return isinstance(error, OSError | UnsafePath)

@@ -231,6 +231,23 @@ def test_commands_that_only_look_change_nothing(command_site: CommandSite) -> No
         assert site.everything() == before, arguments
 
 
+def test_what_somebody_reads_is_released_and_evicted_later(command_site: CommandSite) -> None:
+    site = command_site
+    site.set_up(keep_originals="0s")
+    fileset = site.demo.fileset("ics")
+    site.run("add", fileset.reference)
+    site.run("run")
+    with site.demo.path(fileset.keys[0]).open("rb") as reading:
+        released = site.run("release", fileset.reference)
+        assert "released; links in place" in released.stdout
+        assert f"{fileset.keys[0]} is being read by somebody" in released.stdout
+        site.run("run")
+        assert all(path.exists() for path in site.demo.paths(fileset))
+        assert reading.read() == site.demo.path(fileset.keys[0]).read_bytes()
+    site.run("run")
+    assert not any(path.exists() for path in site.demo.paths(fileset))
+
+
 # ---- refusals
 
 

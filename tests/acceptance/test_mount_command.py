@@ -6,18 +6,37 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
 from mount_fixtures import MountSite, mount_site, require_fuse, soon, without_postgres
+from omero_archive.access.lately import REMEMBERED_S
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
 from site_fixtures import CommandRunner, CommandSite, write_settings
 
 SETS = ("ome-tiff", "plate", "ics", "dicom")  # fail, wait long, wait a moment, deny
+NEAR = "pyramid"  # stays near
+
+
+MANY_THREADS = """
+import collections, json, sys, threading
+ends, paths = collections.Counter(), json.loads(sys.argv[1])
+def read(number):
+    try:
+        open(paths[number % len(paths)], "rb").close()
+        ends["opened"] += 1
+    except OSError as error:
+        ends[error.strerror] += 1
+threads = [threading.Thread(target=read, args=[number]) for number in range(300)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(json.dumps(ends))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +63,9 @@ def shared(
         runner=command_runner,
         directory=tmp_path_factory.mktemp("mount"),
         mount=mount,
-        slugs=SETS,
+        slugs=(*SETS, NEAR),
     ) as site:
+        site.commands.run("recall", site.demo.fileset(NEAR).reference)
         yield site
 
 
@@ -55,13 +75,20 @@ def site(shared: MountSite) -> MountSite:
     if shared.server is None:
         shared.start()
     shared.forget_recalls()
-    if shared.rows("SELECT 1 FROM bundle WHERE residency <> 'OFFLINE'"):
-        shared.commands.run("evict", "--all")
+    near = {row["name"] for row in shared.rows("SELECT name FROM bundle WHERE residency = 'ONLINE'")}
+    if too_near := near - {shared.name(NEAR)}:
+        shared.commands.run("evict", *too_near)
     return shared
 
 
 def is_right(site: MountSite, slug: str, content: bytes) -> bool:
     return hashlib.sha256(content).hexdigest() == site.digests[site.key(slug)]
+
+
+def is_near(site: MountSite) -> bool:
+    """Whether near bytes are read through the mount."""
+    content, _ = site.read(site.path(NEAR))
+    return is_right(site, NEAR, content)
 
 
 def log_lines(site: MountSite, since: int) -> list[str]:
@@ -145,6 +172,34 @@ def test_nothing_can_be_written(site: MountSite) -> None:
     assert site.asked_for() == set()
 
 
+def status_of(pid: int, what: str) -> int:
+    """A number of proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{what}:")).split()[1])
+
+
+def test_hundreds_that_wait_cost_the_mount_no_thread_and_nobody_else_waits(site: MountSite) -> None:
+    assert site.server is not None
+    assert is_near(site)
+    threads, memory_kb = status_of(site.server.pid, "Threads"), status_of(site.server.pid, "VmRSS")
+    paths = [str(site.root / key) for key in site.demo.fileset("plate").keys]
+    command = [sys.executable, "-c", MANY_THREADS, json.dumps(paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as storm:
+        try:
+            soon(lambda: site.rows("SELECT * FROM waiting_open WHERE waiters = 300"))
+            assert status_of(site.server.pid, "Threads") == threads
+            assert status_of(site.server.pid, "VmRSS") - memory_kb < 20_000
+            assert is_near(site)
+            assert site.asked_for() == {site.name("plate")}
+            site.commands.run("recall", site.demo.fileset("plate").reference)
+            out, _ = storm.communicate(timeout=30)
+        finally:
+            storm.kill()
+    digests = {hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    assert digests == {site.digests[str(key)] for key in site.demo.fileset("plate").keys}
+    assert json.loads(out) == {"opened": 300}
+
+
 # ---- what goes wrong
 
 
@@ -159,13 +214,12 @@ def test_a_reader_that_is_killed_leaves_nothing_and_the_recall_goes_on(site: Mou
 
 
 def test_without_postgres_near_files_open_and_away_files_fail_and_it_recovers(site: MountSite) -> None:
-    site.commands.run("recall", site.demo.fileset("ome-tiff").reference)
+    sleep(REMEMBERED_S + 0.1)  # what was asked a moment ago needs no catalogue
     with without_postgres(site.demo.catalogue_dsn):
         began = monotonic()
-        content, _ = site.read(site.path("ome-tiff"))
-        assert is_right(site, "ome-tiff", content)
+        assert is_near(site)
         assert "Remote I/O error" in site.read(site.path("plate"))[1]
-        assert monotonic() - began < 10
+        assert monotonic() - began < 20
     soon(lambda: "Connection timed out" in site.read(site.path("ics"))[1])
     assert site.asked_for() == {site.name("ics")}
 
@@ -180,14 +234,12 @@ def test_a_stop_answers_who_waits_and_unmounts(site: MountSite) -> None:
 
 
 def test_a_mount_that_was_killed_is_taken_over(site: MountSite) -> None:
-    site.commands.run("recall", site.demo.fileset("ome-tiff").reference)
-    with (site.root / site.key("ome-tiff")).open("rb") as still_open:
+    with (site.root / site.key(NEAR)).open("rb") as still_open:
         site.stop(signal.SIGKILL)
-        assert "not connected" in site.read(site.path("ome-tiff"))[1]
+        assert "not connected" in site.read(site.path(NEAR))[1]
         assert still_open.read() != b""
         site.start()
-    content, _ = site.read(site.path("ome-tiff"))
-    assert is_right(site, "ome-tiff", content)
+    assert is_near(site)
     site.stop(signal.SIGKILL)
     site.commands.run("mount", "--unmount")
     assert os.listdir(site.root) == []
@@ -204,7 +256,7 @@ def test_what_is_served_is_said_and_a_second_mount_is_refused(site: MountSite) -
     before = os.listdir(site.root)
     dry = site.commands.run("mount", "--dry-run", "--json").json
     assert dry["dry_run"] is True
-    assert dry["bundles"] == {"near": 0, "away": len(SETS)}
+    assert dry["bundles"] == {"near": 1, "away": len(SETS)}
     assert dry["mounted"] is False
     assert os.listdir(site.root) == before == []
     told = site.start("--no-passthrough")
@@ -212,19 +264,15 @@ def test_what_is_served_is_said_and_a_second_mount_is_refused(site: MountSite) -
     assert "without passthrough" in told
     assert f"{len(SETS)} bundles are away" in told
     assert "deny" in told
-    site.commands.run("recall", site.demo.fileset("ome-tiff").reference)
-    content, _ = site.read(site.path("ome-tiff"))
-    assert is_right(site, "ome-tiff", content)
+    assert is_near(site)
     site.stop()
     with without_postgres(site.demo.catalogue_dsn):
         told = site.start()
         assert "cannot be asked" in told
-        content, _ = site.read(site.path("ome-tiff"))
-        assert is_right(site, "ome-tiff", content)
+        assert is_near(site)
 
 
 def test_near_that_was_never_begun_is_not_served(site: MountSite) -> None:
-    site.commands.run("recall", site.demo.fileset("ome-tiff").reference)
     site.stop()
     near = site.demo.directory / "OMERO" / "Near"
     near.rename(near.with_name("Elsewhere"))

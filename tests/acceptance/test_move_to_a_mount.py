@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo_fixtures import copy_site
+from holding import a_process_that_has
 from mount_fixtures import MountSite, require_fuse
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
@@ -112,10 +113,10 @@ def test_the_way_there_and_back(site: MountSite) -> None:
     assert opens(site, AWAY)
     assert {path: path.readlink() for path in links} == links
 
-    reading = site.path(NEAR).open("rb")
-    refused = site.commands.run("evict", site.demo.fileset(NEAR).reference, exits=4)
-    assert "is being read by somebody" in refused.stdout
-    reading.close()
+    for only_mapped in (True, False):
+        with a_process_that_has(site.path(NEAR), only_mapped=only_mapped):
+            refused = site.commands.run("evict", site.demo.fileset(NEAR).reference, exits=4)
+            assert "is being read by somebody" in refused.stdout
     site.commands.run("evict", site.demo.fileset(NEAR).reference)
 
     assert site.stop() == 0

@@ -113,6 +113,16 @@ def test_near_bytes_that_nothing_is_of_though_bundles_are_near_are_a_fault(make_
     assert "has nothing of ours, though 1 bundles are near by the catalogue" in found
 
 
+def test_where_open_files_cannot_be_told_it_is_said(
+    make_facility: MakeFacility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facility = make_facility()
+    facility.released("ics")
+    assert "cannot be told" not in told(check_root(facility.site))
+    monkeypatch.setattr("omero_archive.linux._LOCAL", frozenset())
+    assert "ok near bytes: whether somebody has a file open cannot be told" in told(check_root(facility.site))
+
+
 # ---- the mount's own
 
 

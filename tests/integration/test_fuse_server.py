@@ -292,6 +292,15 @@ def test_another_size_is_seen_when_it_is_opened(served: PlainMount) -> None:
     assert seen.stat().st_size == 16
 
 
+@pytest.mark.parametrize("mtime_s", [1_400_000_000, -86_400])
+def test_another_time_is_seen_when_it_is_opened(served: PlainMount, mtime_s: int) -> None:
+    seen = _file(served, f"flip/dated{mtime_s}", b"abc")
+    assert seen.stat().st_mtime > 1_500_000_000
+    os.utime(served.store / f"flip/dated{mtime_s}", (mtime_s, mtime_s))
+    assert seen.read_bytes() == b"abc"
+    assert seen.stat().st_mtime == mtime_s
+
+
 def test_bytes_that_the_kernel_kept_are_not_shown_for_another_file_of_that_size(served: PlainMount) -> None:
     seen = _file(served, "flip/kept", b"one")
     assert seen.read_bytes() == b"one"

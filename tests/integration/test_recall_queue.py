@@ -273,7 +273,7 @@ def test_a_service_that_cannot_stage_now_is_a_failure_of_each_and_tried_again(li
     library.tape.is_broken = True
     library.ask(only=3)
     result = Engine(library.site).run()
-    assert (result.done, result.failed) == (0, 3)
+    assert (result.done, result.failed, result.waiting) == (0, 3, 0)
     library.tape.is_broken = False
     library.facility.clock.advance(minutes=10)
     assert Engine(library.site).run().waiting == 3

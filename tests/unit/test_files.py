@@ -16,6 +16,7 @@ from typing import BinaryIO
 import pytest
 from making import ATTRIBUTES, NOW, everything_below, failing_disk, permit_for, put, small_disk, there
 
+from holding import a_process_that_has
 from omero_archive import linux
 from omero_archive.errors import BrokenInvariant, NotEnoughSpace, SourceChanged, TargetFailed, UnsafePath, WrongState
 from omero_archive.files import (
@@ -783,8 +784,11 @@ def test_of_the_file_of_somebody_else_it_cannot_be_told(tree: Tree) -> None:
     (tree.root / "x").chmod(0o644)
     put(tree.root, "secret", b"content")
     (tree.root / "secret").chmod(0o600)
-    answers = as_nobody(lambda: (tree.is_open("x"), tree.is_open("secret")))
-    assert answers == (None, None)
+    put(tree.root, "own", b"content")
+    os.chown(tree.root / "own", 65534, 65534)
+    assert as_nobody(lambda: [tree.is_open(name) for name in ("x", "secret", "own")]) == [None, None, False]
+    with (tree.root / "own").open("rb"):
+        assert as_nobody(lambda: tree.is_open("own")) is True
 
 
 def test_a_disk_that_fails_is_not_a_file_that_is_closed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -796,31 +800,6 @@ def test_a_disk_that_fails_is_not_a_file_that_is_closed(tree: Tree, monkeypatch:
     monkeypatch.setattr(linux, "_file_system", broken)
     with pytest.raises(OSError, match="Input/output error"):
         tree.is_open("x")
-
-
-@contextlib.contextmanager
-def a_process_that_has(path: Path, *, only_mapped: bool) -> Iterator[subprocess.Popen[str]]:
-    """A process that has a file open, or has it mapped and every descriptor closed, until its input ends."""
-    program = """
-import ctypes, os, sys
-fd = os.open(sys.argv[1], os.O_RDONLY)
-if sys.argv[2] == "True":
-    libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    assert libc.mmap(None, os.fstat(fd).st_size, 1, 2, fd, 0) not in (None, 2**64 - 1)
-    os.close(fd)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-    command = [sys.executable, "-S", "-c", program, str(path), str(only_mapped)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def as_nobody(ask: Callable[[], object]) -> object:
@@ -861,3 +840,44 @@ def test_a_workbench_keeps_no_descriptor(tree: Tree) -> None:
         with Workbench(tree, "bench"), Workbench(tree, "bench"):
             pass
     assert open_descriptors() == before
+
+
+# ---- looking at whole directories
+
+
+def test_the_names_of_a_directory_are_looked_at_one_by_one_and_what_went_is_left_out(tree: Tree) -> None:
+    for name in STRANGE_NAMES:
+        put(tree.root, f"d/{name}", os.fsencode(name))
+    (tree.root / "d" / "link").symlink_to("nowhere")
+    (tree.root / "d" / "below").mkdir()
+    names = tree.names_in("d")
+    assert sorted(names) == sorted([*STRANGE_NAMES, "link", "below"])
+    (tree.root / "d" / STRANGE_NAMES[0]).unlink()
+    found = dict(tree.look_at_each("d", names))
+    assert found == {name: there(tree, f"d/{name}") for name in names if name != STRANGE_NAMES[0]}
+    assert (found["link"].target, found["below"].kind) == ("nowhere", EntryKind.DIRECTORY)
+    assert tree.names_in("") == ["d"]
+    assert dict(tree.look_at_each("", ["d"]))["d"].kind is EntryKind.DIRECTORY
+    assert tree.look_at_root().identity.inode == tree.root.stat().st_ino
+
+
+def test_where_there_is_no_directory_there_are_no_names(tree: Tree) -> None:
+    put(tree.root, "file", b"x")
+    (tree.root / "link").symlink_to(".")
+    before = open_descriptors()
+    for path in ("nothing", "file"):
+        assert (tree.names_in(path), list(tree.look_at_each(path, ["x"]))) == ([], [])
+    with pytest.raises(UnsafePath):
+        tree.names_in("link")
+    put(tree.root, "d/x", b"x")
+    half = tree.look_at_each("d", ["x", "y"])
+    next(half)
+    half.close()  # type: ignore[attr-defined]
+    assert open_descriptors() == before
+
+
+def test_space_is_that_of_the_file_system(tree: Tree) -> None:
+    space = os.statvfs(tree.root)
+    total, free = tree.space()
+    assert total == space.f_blocks * space.f_frsize
+    assert 0 < free <= total

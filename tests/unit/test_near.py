@@ -1,20 +1,23 @@
 """The directory of near bytes: a bundle is readable whole or not at all."""
 
+import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from making import ATTRIBUTES, NOW, everything_below, permit_for, put
 
-from omero_archive.errors import BrokenInvariant, WrongState
-from omero_archive.files import Tree, temporary_name
+from omero_archive.errors import BrokenInvariant, DiskFailed, WrongState
+from omero_archive.files import EntryKind, Tree, temporary_name
 from omero_archive.model import BundleName, FileAttributes, Key
 from omero_archive.near import Near, Place
 from omero_archive.states import Permit
+from omero_archive.testing.faulty_disk import Fail, FaultyDisk
 from omero_archive.transfer import BytesReader, write_temporary
 
 HOME = "ManagedRepository/alice_2/2026-11/22/20-00-00.000"
@@ -312,3 +315,187 @@ def test_a_reader_sees_the_whole_bundle_or_nothing_of_it(near: Near, place: Plac
         is_over.set()
         reader.join()
     assert seen == {0, len(place.keys)}
+
+
+# ---- what readers find
+
+
+def found_below(near: Near, directory: str = "") -> dict[str, EntryKind]:
+    """Everything that readers find, from the root down."""
+    found = {}
+    for name, entry in near.find_each(directory, near.names_in(directory)):
+        path = f"{directory}/{name}" if directory else name
+        found[path] = entry.kind
+        if entry.kind is EntryKind.DIRECTORY:
+            found |= found_below(near, path)
+    return found
+
+
+def bytes_at(near: Near, path: str) -> bytes | None:
+    fd = near.open(path)
+    if fd is None:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+@PLACES
+def test_readers_find_all_files_of_a_bundle_that_is_in_and_none_of_one_that_is_not(near: Near, place: Place) -> None:
+    def files() -> dict[str, bytes | None]:
+        paths = [path for path, kind in found_below(near).items() if kind is EntryKind.FILE]
+        assert all(near.find(path) is not None for path in paths)
+        return {path: bytes_at(near, path) for path in paths}
+
+    assert files() == {}
+    prepare(near, place)
+    assert files() == {}
+    near.bring_in(place)
+    assert files() == {key: content_of(key) for key in place.keys}
+    for key in place.keys:
+        found = near.find(key)
+        assert found is not None
+        assert found[0] == near.path_of(place, key)
+        assert (found[1].kind, found[1].identity.size_bytes) == (EntryKind.FILE, len(content_of(key)))
+    near.take_out(place)
+    assert files() == {}
+    assert [near.find(key) for key in place.keys] == [None] * len(place.keys)
+    assert [near.open(key) for key in place.keys] == [None] * len(place.keys)
+    assert all(near.find(key.rpartition("/")[0]) for key in place.keys[:1] if place.home is None), "directories stay"
+
+
+def test_readers_find_nothing_of_what_is_ours(near: Near) -> None:
+    for place in (WITH_HOME, HOMELESS):
+        prepare(near, place)
+        near.bring_in(place)
+        prepare(near, place)
+    inside = near.path_of(HOMELESS, HOMELESS.keys[0])
+    home = f"{HOME}/.."
+    ours = (
+        ".omero-archive",
+        ".omero-archive/incoming",
+        inside,
+        f"./{inside}",
+        f"{home}/x",
+        f"Pixels/../{inside}",
+        f"/{inside}",
+    )
+    for path in ours:
+        assert (near.find(path), near.open(path), near.names_in(path)) == (None, None, []), path
+        assert list(near.find_each(path, ["x"])) == []
+    assert ".omero-archive" in near.tree.names_in("")
+    assert ".omero-archive" not in near.names_in("")
+
+
+def test_only_our_own_way_is_followed(near: Near, tmp_path: Path) -> None:
+    prepare(near, HOMELESS)
+    near.bring_in(HOMELESS)
+    key = HOMELESS.keys[0]
+    up = "../" * key.count("/")
+    bundle = f".omero-archive/bundles/{HOMELESS.name}"
+    secret = put(tmp_path, "secret", b"secret")
+    put(near.tree.root, f"{bundle}/other", b"of another name")
+    put(near.tree.root, "plain", b"plain")
+    put(near.tree.root, f".omero-archive/incoming/{HOMELESS.name}/{key}", b"not ready")
+    (near.tree.root / bundle / "there").symlink_to(secret)
+    targets = [
+        str(secret),
+        f"{up}../secret",
+        f"{up}{bundle}/other",
+        f"{up}{bundle}/../{HOMELESS.name}/{key}",
+        f"{up}.omero-archive/bundles/../bundles/{HOMELESS.name}/{key}",
+        f"{up}.omero-archive/bundles//{key}",
+        f"{up}.omero-archive/incoming/{HOMELESS.name}/{key}",
+        f"./{up}{bundle}/{key}",
+        f"{up}{bundle}/{key}/",
+        f"{up}plain",
+        f"{near.tree.root}/{bundle}/{key}",
+        "",
+    ]
+    link = near.tree.root / key
+    assert bytes_at(near, key) == content_of(key)
+    for target in targets:
+        link.unlink(missing_ok=True)
+        if target:
+            link.symlink_to(target)
+        assert (near.find(key), near.open(key)) == (None, None), target
+        assert key not in found_below(near)
+    # The right way, but at its end lies another link.
+    (near.tree.root / "there").symlink_to(f"{bundle}/there")
+    assert (near.find("there"), near.open("there")) == (None, None)
+    # A directory that is a link, though all below it would be right.
+    (near.tree.root / "linked").symlink_to("Pixels")
+    assert near.find("linked") is None
+    assert near.find(f"linked/{key.removeprefix('Pixels/')}") is None
+    assert near.names_in("linked") == []
+
+
+def test_readers_find_files_and_directories_only(near: Near) -> None:
+    os.mkfifo(near.tree.root / "pipe")
+    put(near.tree.root, "a/file", b"x")
+    assert (near.find("pipe"), near.open("pipe")) == (None, None)
+    assert (near.find("a/file/below"), near.names_in("a/file")) == (None, [])
+    assert near.open("a") is None
+    assert set(found_below(near)) == {"a", "a/file"}
+    assert near.find("n" * 300) is None
+    assert near.find("a\0") is None
+    assert near.find("\udfff") is None
+    root = near.find("")
+    assert root is not None
+    assert root[1].kind is EntryKind.DIRECTORY
+
+
+@PLACES
+def test_what_goes_while_a_reader_looks_is_not_near(near: Near, place: Place) -> None:
+    """At every call on the way the bundle goes: never an error, never other bytes."""
+    prepare(near, place)
+    near.bring_in(place)
+    key = place.keys[0]
+    with FaultyDisk() as calm:
+        assert bytes_at(near, key) == content_of(key)
+    reads = len(calm.calls)
+    assert reads > 2
+    for at in range(1, reads + 1):
+        with Going(near, place, at):
+            assert bytes_at(near, key) in (None, content_of(key))
+            assert not near.is_in(place)
+        near.put_back(place)
+        names = near.names_in(key.rpartition("/")[0])
+        with Going(near, place, at):
+            assert all(entry is not None for _, entry in near.find_each(key.rpartition("/")[0], names))
+        near.put_back(place)
+
+
+class Going(FaultyDisk):
+    """A disk on which a bundle is taken out just before the call with a number."""
+
+    def __init__(self, near: Near, place: Place, at: int) -> None:
+        super().__init__()
+        self._near, self._place, self._at = near, place, at
+        self._is_gone = False
+
+    def _count(self, *call: Any) -> int:
+        number = super()._count(*call)
+        if number >= self._at and not self._is_gone:
+            self._is_gone = True
+            self._near.take_out(self._place)
+        return number
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_cannot_be_asked_is_not_a_bundle_that_is_away(near: Near, code: int) -> None:
+    prepare(near, WITH_HOME)
+    near.bring_in(WITH_HOME)
+    key = WITH_HOME.keys[0]
+    asked: list[Callable[[], object]] = [
+        lambda: near.find(key),
+        lambda: near.open(key),
+        lambda: near.names_in(HOME),
+        lambda: list(near.find_each(HOME, ["a.tif"])),
+        near.space,
+    ]
+    for ask in asked:
+        with FaultyDisk() as calm:
+            ask()
+        for at in range(1, len(calm.calls) + 1):
+            with FaultyDisk(Fail(at=at, code=code)), pytest.raises(DiskFailed):
+                ask()

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from omero_archive.access.items import Opened
 from omero_archive.catalogue import listing
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
-from omero_archive.catalogue.database import Catalogue
+from omero_archive.catalogue.listing import Begin
 from omero_archive.errors import ArchiveError
 from omero_archive.files import EntryKind, Tree, entry_of, same_time
 from omero_archive.model import Clock, ServiceName
@@ -29,9 +29,9 @@ _REMEMBERED = 1_000
 class Direct:
     """Opens files of services in their place. `services` are those that may be used, nearest first."""
 
-    def __init__(self, services: Mapping[ServiceName, Service], *, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(self, services: Mapping[ServiceName, Service], *, begin: Begin, clock: Clock) -> None:
         self._services = services
-        self._catalogue = catalogue
+        self._begin = begin
         self._clock = clock
         self._said: dict[tuple[int, ServiceName], tuple[datetime, bool]] = {}
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Direct:
 
     def _is_whole(self, bundle: BundleRecord, name: ServiceName) -> bool:
         """Whether the service has all files of the bundle, compared. Asked each time: an audit may find damage."""
-        with self._catalogue.begin() as connection:
+        with self._begin() as connection:
             return listing.is_whole(connection, bundle.id, name)
 
     def _is_online(self, bundle: BundleRecord, name: ServiceName) -> bool:
@@ -77,7 +77,7 @@ class Direct:
         return answer
 
     def _ask(self, bundle: BundleRecord, name: ServiceName) -> bool:
-        with self._catalogue.begin() as connection:
+        with self._begin() as connection:
             keys = listing.keys(connection, bundle.id)
         try:
             said = self._services[name].status(keys)

@@ -11,42 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
 
-import structlog
-
-from omero_archive.access.books import Books, asker
-from omero_archive.access.callers import Callers
+from omero_archive.access.books import Books
 from omero_archive.access.desk import Desk
 from omero_archive.access.items import Answer, Caller, Opened, Reason, Refusal
-from omero_archive.access.lately import Away, Lately
+from omero_archive.access.judging import Files, Judge, Wish
+from omero_archive.access.lately import Lately
 from omero_archive.access.noted import NotedOpens
 from omero_archive.access.openlog import OpenLog
-from omero_archive.access.policy import AwayFile, Verdict, decide
 from omero_archive.access.reach import Reach
 from omero_archive.access.waiters import Ticket, Waiters, Waiting
-from omero_archive.catalogue import recalls
-from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ArchiveError
-from omero_archive.model import printable
 from omero_archive.settings import MountSettings, OnOpen
-from omero_archive.states import Residency
-
-_log = structlog.get_logger()
-
-
-class Files(Protocol):
-    """What the gate asks of the tree."""
-
-    def open_near(self, path: str) -> Opened | None:
-        """A near file, at once; None if it is not near. Raises `ArchiveError`."""
-
-    def open_direct(self, path: str) -> Opened | None:
-        """A file where a service of `mount.direct` has it; None if that cannot be. Raises `ArchiveError`."""
-
-    def away(self, path: str) -> Away | None:
-        """What is known of a file that is not near; None if there is no such file. Raises `ArchiveError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +41,6 @@ class Timing:
     looked_at: int = 200  # bundles in a tick
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """An open for which a recall is wanted."""
-
-    ticket: Ticket
-    bundle: BundleRecord
-    verdict: Verdict
-
-    @property
-    def priority(self) -> int:
-        return recalls.WAITED_FOR if self.verdict.on_open is OnOpen.WAIT else recalls.OPENED
-
-
 class Gate:
     """Decides about opens. `mount` is the name under which the catalogue knows this mount: host and directory."""
 
@@ -91,12 +55,11 @@ class Gate:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._files = files
-        self._settings = settings
         self._timing = timing or Timing()
         self._clock = clock
-        self._callers = Callers()
         self._reach = Reach(catalogue, clock, rest_s=self._timing.rest_s)
         self._lately = Lately(clock)
+        self._judge = Judge(files, settings, reach=self._reach, lately=self._lately)
         self._log = OpenLog(clock=clock)
         self._noted = NotedOpens(catalogue.clock)
         self._waiters = Waiters(self._timing.waiting)
@@ -123,7 +86,7 @@ class Gate:
             opened = self._files.open_near(path)
         except ArchiveError as error:
             opened = None
-            _log.warning("could not look for a near file", action="open", path=printable(path), error=str(error))
+            self._log.could_not_look(path, error)
         if opened is not None:
             self._noted.note(path)
             answer(opened)
@@ -153,7 +116,9 @@ class Gate:
             thread.start()
 
     def stop(self) -> None:
-        """Answer all that are not answered, tell the catalogue what it does not know, and end the threads."""
+        """Answer all that are not answered, and end the threads. Near files open still; stopping twice is once."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for ticket in self._desk.stop(wait_s=2.0):
             self._refuse(ticket, Reason.UNKNOWN, "the mount was stopped before it was decided")
@@ -161,11 +126,16 @@ class Gate:
             self._refuse(waiting.ticket, Reason.TIMED_OUT, "the mount was stopped; the recall goes on")
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(5.0)
+                thread.join(2.0)
+
+    def close(self) -> None:
+        """Stop, and tell the catalogue what it does not know yet, if it can be asked."""
+        self.stop()
+        self._log.sum_up(now=True)
         with suppress(ArchiveError):
+            self._reach.require()
             self._books.close()
             self._noted.flush(self._reach.catalogue)
-        self._log.sum_up(now=True)
 
     # ---- deciding: in the threads of the desk
 
@@ -173,11 +143,13 @@ class Gate:
         wishes = []
         for ticket in batch:
             with self._answering([ticket]):
-                wish = None if ticket.is_over else self._judge(ticket)
-                if wish is not None:
-                    wishes.append(wish)
+                found = None if ticket.is_over else self._judge.judge(ticket)
+                if isinstance(found, Wish):
+                    wishes.append(found)
+                elif found is not None:
+                    self._end(ticket, found)
         with self._answering([wish.ticket for wish in wishes]):
-            self._ask(wishes)
+            self._judge.ask(wishes)
             for wish in wishes:
                 self._promise(wish)
 
@@ -194,60 +166,7 @@ class Gate:
             for ticket in tickets:
                 self._refuse(ticket, Reason.UNKNOWN, f"a fault in omero-archive: {error!r}")
 
-    def _judge(self, ticket: Ticket) -> _Wish | None:
-        """Answer it if that can be done without a recall; else what is wanted."""
-        if not ticket.caller.program:
-            ticket.caller = self._callers.find(ticket.caller.pid, ticket.caller.uid)
-        self._reach.require()
-        with self._reach.asking():
-            opened = self._files.open_direct(ticket.path) if self._settings.direct else None
-            away = self._away(ticket.path) if opened is None else None
-        if opened is None and (away is None or away.bundle.residency in (Residency.RESIDENT, Residency.ONLINE)):
-            opened = self._files.open_near(ticket.path)  # it came between two looks
-        if opened is not None:
-            self._end(ticket, opened)
-            return None
-        if away is None or _is_back(away.bundle):
-            self._refuse(ticket, Reason.MOVED, "it is not in the archive any more")
-            return None
-        return self._wished(ticket, away)
-
-    def _wished(self, ticket: Ticket, away: Away) -> _Wish | None:
-        ticket.bundle = away.bundle.name
-        file = AwayFile(path=ticket.path, group=away.bundle.owner_group, services=away.services)
-        verdict = decide(file, ticket.caller, self._settings)
-        if verdict.on_open is OnOpen.DENY:
-            self._refuse(ticket, Reason.DENIED, f"{away.bundle.name} is offline and not recalled: {verdict.why}")
-            return None
-        return _Wish(ticket=ticket, bundle=away.bundle, verdict=verdict)
-
-    def _away(self, path: str) -> Away | None:
-        """From the catalogue, or from what it said a moment ago."""
-        away = self._lately.find(path)
-        if away is None:
-            away = self._files.away(path)
-            self._reach.worked()
-            if away is not None:
-                self._lately.found(path, away)
-        return away
-
-    def _ask(self, wishes: Sequence[_Wish]) -> None:
-        """Have recalls registered, one transaction for all; those that were asked for just now are not asked again."""
-        new: dict[int, recalls.Wish] = {}
-        for wish in wishes:
-            number, priority = wish.bundle.id, wish.priority
-            is_more = number not in new or new[number].priority < priority
-            if is_more and not self._lately.is_asked(number, priority):
-                by, reason = asker(wish.ticket.caller), printable(f"opened {wish.ticket.path}")
-                new[number] = recalls.Wish(bundle_id=number, by=by, reason=reason, priority=priority)
-        if not new:
-            return
-        with self._reach.begin() as connection:
-            recalls.ask_all(connection, list(new.values()))
-        for one in new.values():
-            self._lately.asked(one.bundle_id, one.priority)
-
-    def _promise(self, wish: _Wish) -> None:
+    def _promise(self, wish: Wish) -> None:
         """The recall is asked for: fail, or wait."""
         bundle, ticket = wish.bundle, wish.ticket
         if bundle.needs_attention:
@@ -312,9 +231,3 @@ class Gate:
                 self._flushed_at = self._clock()
                 with self._reach.asking():
                     self._noted.flush(self._reach.catalogue)
-
-
-def _is_back(bundle: BundleRecord) -> bool:
-    """Whether the originals are in their place again. An unarchive says so last, after near bytes went."""
-    is_being_put_back = bundle.residency is Residency.ONLINE and bundle.intent == "unarchive"
-    return bundle.residency is Residency.RESIDENT or is_being_put_back

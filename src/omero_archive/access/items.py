@@ -31,7 +31,12 @@ class Item:
 
 def inode_number(path: str) -> int:
     """The inode number that is shown for a path: the same on every machine and after every restart. Never 0."""
-    return xxhash.xxh3_64_intdigest(path.encode("utf-8", "surrogateescape")) or 1
+    return inode_number_of(path.encode("utf-8", "surrogateescape"))
+
+
+def inode_number_of(path: bytes) -> int:
+    """As `inode_number`, for a path as it is on disk."""
+    return xxhash.xxh3_64_intdigest(path) or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import structlog
 
 from omero_archive.access.items import Opened, Reason, Refusal
 from omero_archive.access.waiters import Ticket
+from omero_archive.errors import ArchiveError
 from omero_archive.model import printable
 
 _log = structlog.get_logger()
@@ -32,7 +33,7 @@ class OpenLog:
         self._minute_since = clock()
         self._written = 0
         self._fault_at: float | None = None
-        self._left_out: Counter[tuple[str, str, str]] = Counter()
+        self._left_out: Counter[tuple[str, ...]] = Counter()
 
     def ended(self, ticket: Ticket, result: Opened | Refusal) -> None:
         """Tell how an open ended, unless it was quick and good."""
@@ -40,7 +41,7 @@ class OpenLog:
         if isinstance(result, Opened) and waited_s <= SLOW_S:
             return
         reason = "slow" if isinstance(result, Opened) else result.reason.value
-        if not self._may_write(ticket, reason):
+        if not self._may_write(printable(ticket.caller.program), ticket.caller.user, reason):
             return
         # The user's own wish, or at last a good end: nothing that anybody has to look at.
         is_calm = isinstance(result, Opened) or result.reason is Reason.INTERRUPTED
@@ -56,6 +57,11 @@ class OpenLog:
             waited_s=round(waited_s, 3),
             text=None if isinstance(result, Opened) else printable(result.text),
         )
+
+    def could_not_look(self, path: str, error: ArchiveError) -> None:
+        """Tell that the disk could not say whether a file is near. What becomes of the open is told later."""
+        if self._may_write("any", "any", "near could not be looked at"):
+            _log.warning("near could not be looked at", action="open", path=printable(path), error=str(error))
 
     def fault(self, error: Exception) -> None:
         """Tell a fault of ours with its traceback, once a minute: it may happen at every open."""
@@ -77,14 +83,14 @@ class OpenLog:
                 "more opens like those before", action="open", count=count, reason=reason, program=program, user=user
             )
 
-    def _may_write(self, ticket: Ticket, reason: str) -> bool:
+    def _may_write(self, *kind: str) -> bool:
+        """Whether the minute has room for a line; if not, it is counted by program, user and reason."""
         self.sum_up()
         with self._lock:
             self._written += 1
             if self._written <= self._lines:
                 return True
-            kind = (printable(ticket.caller.program), ticket.caller.user, reason)
             if kind not in self._left_out and len(self._left_out) >= _KINDS:
-                kind = ("others", "others", reason)
+                kind = ("others", "others", kind[-1])
             self._left_out[kind] += 1
             return False

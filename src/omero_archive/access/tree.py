@@ -8,10 +8,15 @@ Paths are relative to the archive's root, which is the empty text. Nothing here 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
+
+import sqlalchemy as sa
 
 from omero_archive.access.direct import Direct
 from omero_archive.access.items import Item, ItemKind, Opened
+from omero_archive.access.reach import Reach
 from omero_archive.catalogue import listing
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
@@ -26,6 +31,9 @@ from omero_archive.states import Residency
 
 _NO_MODEL = FileAttributes(mtime_ns=0, mode=0o755, uid=0, gid=0)
 """Of a directory that neither OMERO nor `near` has. It has no time: any would be made up."""
+
+_REST_S = 1.0
+"""So long nobody asks a catalogue that did not answer: where it hangs, each question takes as long as its patience."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +65,10 @@ class ArchiveTree:
         clock: Clock,
     ) -> None:
         self._near = near
-        self._catalogue = catalogue
+        self._reach = Reach(catalogue, monotonic, rest_s=_REST_S)
         self._nearest_first = settings.nearest_first
         direct = [name for name in settings.nearest_first if name in settings.mount.direct]
-        self._direct = Direct({name: services[name] for name in direct}, catalogue=catalogue, clock=clock)
+        self._direct = Direct({name: services[name] for name in direct}, begin=self._ask, clock=clock)
 
     # ---- looking
 
@@ -80,7 +88,7 @@ class ArchiveTree:
         item = self.look_near(path)
         if item is not None or not _is_path(path):
             return item
-        with self._catalogue.begin() as connection:
+        with self._ask() as connection:
             known = listing.at(connection, path)
         return None if known is None else self._away_item(path, known)
 
@@ -92,14 +100,14 @@ class ArchiveTree:
         """
         # In this order: what is released and evicted while we look is in one of both at every moment.
         names = self._near.names_in(path)
-        children = listing.children(self._catalogue, path) if not path or _is_path(path) else iter(())
+        children = listing.children(self._ask, path) if not path or _is_path(path) else iter(())
         return self._listed(path, names, children)
 
     def away(self, path: str) -> Away | None:
         """What the catalogue knows of a file; None: it knows no such file. Raises `DatabaseUnavailable`."""
         if not _is_path(path):
             return None
-        with self._catalogue.begin() as connection:
+        with self._ask() as connection:
             found = listing.with_bundle(connection, Key(path))
         if found is None:
             return None
@@ -131,6 +139,12 @@ class ArchiveTree:
         return self._direct.open(away.bundle, away.file, away.services)
 
     # ---- the inside
+
+    @contextmanager
+    def _ask(self) -> Iterator[sa.Connection]:
+        self._reach.require()
+        with self._reach.begin() as connection:
+            yield connection
 
     def _listed(self, path: str, names: Sequence[str], children: Iterator[Known]) -> Iterator[tuple[str, Item]]:
         shown = set()

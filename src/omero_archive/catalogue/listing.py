@@ -8,7 +8,8 @@ leads past it: `directory/` is followed by `directory0`, since `0` is the byte a
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy import Integer, LargeBinary
 
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord, by_key, file_record
-from omero_archive.catalogue.database import Catalogue
 from omero_archive.catalogue.tables import bundle, copy, file
 from omero_archive.model import FileAttributes, Key, ServiceName
 from omero_archive.states import CopyState, Residency
+
+Begin = Callable[[], AbstractContextManager[sa.Connection]]
+"""Begins a transaction, as `Catalogue.begin` does."""
 
 STEPS = 1_000
 """Names to a page where each is looked for. Every page is a transaction of its own."""
@@ -50,12 +53,12 @@ def at(connection: sa.Connection, path: str) -> Known | None:
     return None if row is None else _known(key.rpartition(b"/")[2], row, is_file=row.key == key)
 
 
-def children(catalogue: Catalogue, directory: str) -> Iterator[Known]:
+def children(begin: Begin, directory: str) -> Iterator[Known]:
     """The names in a directory (the empty text: the root), each once, in the order of their keys. In pages.
 
     The first page is read at once, so that whoever cannot ask knows it before anything was listed.
     """
-    listing = _Listing(catalogue, directory)
+    listing = _Listing(begin, directory)
     return listing.rest(listing.page())
 
 
@@ -102,26 +105,27 @@ class _Listing:
     be known that nothing else lies between them.
     """
 
-    def __init__(self, catalogue: Catalogue, directory: str) -> None:
-        self._catalogue = catalogue
+    def __init__(self, begin: Begin, directory: str) -> None:
+        self._begin = begin
         self._prefix = os.fsencode(f"{directory}/") if directory else b""
+        self._end = os.fsencode(f"{directory}0") if directory else _BEYOND
         self._after = self._prefix  # the least key that can follow
-        self._inside = _below(directory)
         self._by_steps = True
         self._is_over = False
 
     def page(self) -> list[Known]:
         """The next names; fewer than a page may be all of a page, or none of it."""
-        statement = self._steps() if self._by_steps else self._rows()
-        with self._catalogue.begin() as connection:
-            rows = connection.execute(statement).all()
+        limit = STEPS if self._by_steps else ROWS
+        values = {"after": self._after, "end": self._end, "skipped": len(self._prefix), "limit": limit}
+        with self._begin() as connection:
+            rows = connection.execute(_BY_STEPS if self._by_steps else _BY_ROWS, values).all()
         found = list(self._named(rows))
         if self._by_steps:
-            self._is_over = len(rows) < STEPS
+            self._is_over = len(rows) < limit
             self._by_steps = 4 * sum(known.attributes is None for known in found) >= len(rows)
         else:
             # The last row that was read is among them, shown or not.
-            self._is_over = not rows or rows[-1].number < ROWS
+            self._is_over = not rows or rows[-1].number < limit
             self._by_steps = 4 * len(found) < sum(row.is_shown for row in rows)
         return found
 
@@ -144,46 +148,20 @@ class _Listing:
             self._after = self._prefix + name + (b"0" if slash else b"\0")
             yield _known(name, row, is_file=not slash)
 
-    def _rows(self) -> sa.Select[Any]:
-        """The next rows as they stand in the index: those that are shown, and the last."""
-        number = sa.func.row_number().over(order_by=_key()).label("number")
-        files = self._from(_files(number), sa.literal(self._after, LargeBinary)).limit(ROWS)
-        # Fenced off: files are to be read in the order of their keys, never in that of their bundles.
-        read = files.cte("read").prefix_with("MATERIALIZED", dialect="postgresql")
-        joined = sa.select(read, _is_shown().label("is_shown")).join(bundle, bundle.c.id == read.c.bundle_id)
-        return joined.where(sa.or_(_is_shown(), read.c.number == ROWS)).order_by(read.c.number)
 
-    def _steps(self) -> sa.Select[Any]:
-        """The next names by a walk over the index: one look for each name, and for each row that is not shown."""
-        is_shown = sa.select(_is_shown()).where(bundle.c.id == file.c.bundle_id).scalar_subquery()
-        columns = _files(is_shown.label("is_shown"))
-        first = self._from(columns, sa.literal(self._after, LargeBinary)).limit(1).cte("step", recursive=True)
-        following = self._from(columns, self._past(first)).limit(1).lateral("following")
-        steps = first.union_all(sa.select(following).select_from(first.join(following, sa.true())))
-        return sa.select(steps).limit(STEPS)
-
-    def _from(self, columns: sa.Select[Any], at_least: sa.ColumnElement[bytes]) -> sa.Select[Any]:
-        return columns.where(_key() >= at_least, self._inside).order_by(_key())
-
-    def _past(self, step: sa.FromClause) -> sa.ColumnElement[bytes]:
-        """The least key that can follow a row, as `_next_child` has it."""
-        key = step.c.key
-        inside = sa.func.substring(key, len(self._prefix) + 1, type_=LargeBinary)
-        # Qualified, since the word alone has a grammar of its own.
-        slash = sa.func.pg_catalog.position(inside, sa.literal(b"/", LargeBinary), type_=Integer)
-        directory = sa.func.substring(key, 1, slash + (len(self._prefix) - 1), type_=LargeBinary)
-        return sa.case((sa.and_(step.c.is_shown, slash > 0), _then(directory, b"0")), else_=_then(key, b"\0"))
+_BEYOND = b"\xff" * 4097
+"""No key is beyond it: Linux has no longer paths."""
 
 
-def _below(directory: str) -> sa.ColumnElement[bool]:
-    """Whether a key lies below a directory; the empty text is the root."""
-    if not directory:
-        return sa.true()
-    return sa.and_(_key() > os.fsencode(f"{directory}/"), _key() < os.fsencode(f"{directory}0"))
+def _known(name: bytes, row: Any, *, is_file: bool) -> Known:
+    if not is_file:
+        return Known(name=os.fsdecode(name), size_bytes=0, attributes=None)
+    _, _, size_bytes, mtime_ns, mode, uid, gid, *_ = row
+    attributes = FileAttributes(mtime_ns=mtime_ns, mode=mode, uid=uid, gid=gid)
+    return Known(name=os.fsdecode(name), size_bytes=size_bytes, attributes=attributes)
 
 
-def _then(start: sa.ColumnElement[bytes], end: bytes) -> sa.ColumnElement[bytes]:
-    return start.op("||", return_type=LargeBinary())(sa.literal(end, LargeBinary))
+# ---- the statements: made once, since making one takes longer than PostgreSQL takes to answer it
 
 
 def _files(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -200,6 +178,52 @@ def _files(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
     )
 
 
+def _at() -> sa.CompoundSelect[Any]:
+    shown = _files().join(bundle, bundle.c.id == file.c.bundle_id).where(_is_shown())
+    exactly = shown.where(_key() == _given("key"))
+    below = shown.where(_key() > _given("start"), _key() < _given("end")).limit(1)
+    return sa.union_all(exactly, below).limit(1)
+
+
+def _by_rows() -> sa.Select[Any]:
+    """The next rows as they stand in the index: those that are shown, and the last."""
+    limit = sa.bindparam("limit", type_=Integer)
+    number = sa.func.row_number().over(order_by=_key()).label("number")
+    # Fenced off: files are to be read in the order of their keys, never in that of their bundles.
+    read = _from(_files(number), _given("after")).limit(limit).cte("read")
+    read = read.prefix_with("MATERIALIZED", dialect="postgresql")
+    joined = sa.select(read, _is_shown().label("is_shown")).join(bundle, bundle.c.id == read.c.bundle_id)
+    return joined.where(sa.or_(_is_shown(), read.c.number == limit)).order_by(read.c.number)
+
+
+def _by_steps() -> sa.Select[Any]:
+    """The next names by a walk over the index: one look for each name, and for each row that is not shown."""
+    is_shown = sa.select(_is_shown()).where(bundle.c.id == file.c.bundle_id).scalar_subquery()
+    columns = _files(is_shown.label("is_shown"))
+    first = _from(columns, _given("after")).limit(1).cte("step", recursive=True)
+    following = _from(columns, _past(first)).limit(1).lateral("following")
+    steps = first.union_all(sa.select(following).select_from(first.join(following, sa.true())))
+    return sa.select(steps).limit(sa.bindparam("limit", type_=Integer))
+
+
+def _from(columns: sa.Select[Any], at_least: sa.ColumnElement[bytes]) -> sa.Select[Any]:
+    return columns.where(_key() >= at_least, _key() < _given("end")).order_by(_key())
+
+
+def _past(step: sa.FromClause) -> sa.ColumnElement[bytes]:
+    """The least key that can follow a row, as `_Listing` has it."""
+    key, skipped = step.c.key, sa.bindparam("skipped", type_=Integer)
+    inside = sa.func.substring(key, skipped + 1, type_=LargeBinary)
+    # Qualified, since the word alone has a grammar of its own.
+    slash = sa.func.pg_catalog.position(inside, sa.literal(b"/", LargeBinary), type_=Integer)
+    directory = sa.func.substring(key, 1, slash + skipped - 1, type_=LargeBinary)
+    return sa.case((sa.and_(step.c.is_shown, slash > 0), _then(directory, b"0")), else_=_then(key, b"\0"))
+
+
+def _then(start: sa.ColumnElement[bytes], end: bytes) -> sa.ColumnElement[bytes]:
+    return start.op("||", return_type=LargeBinary())(sa.literal(end, LargeBinary))
+
+
 def _is_shown() -> sa.ColumnElement[bool]:
     return bundle.c.residency != Residency.RESIDENT
 
@@ -208,21 +232,10 @@ def _key() -> sa.ColumnElement[bytes]:
     return sa.type_coerce(file.c.key, LargeBinary)
 
 
-def _known(name: bytes, row: Any, *, is_file: bool) -> Known:
-    if not is_file:
-        return Known(name=os.fsdecode(name), size_bytes=0, attributes=None)
-    _, _, size_bytes, mtime_ns, mode, uid, gid, *_ = row
-    attributes = FileAttributes(mtime_ns=mtime_ns, mode=mode, uid=uid, gid=gid)
-    return Known(name=os.fsdecode(name), size_bytes=size_bytes, attributes=attributes)
-
-
-def _at() -> sa.CompoundSelect[Any]:
-    shown = _files().join(bundle, bundle.c.id == file.c.bundle_id).where(_is_shown())
-    exactly = shown.where(_key() == sa.bindparam("key", type_=LargeBinary))
-    above, before = sa.bindparam("start", type_=LargeBinary), sa.bindparam("end", type_=LargeBinary)
-    below = shown.where(_key() > above, _key() < before).limit(1)
-    return sa.union_all(exactly, below).limit(1)
+def _given(name: str) -> sa.BindParameter[bytes]:
+    return sa.bindparam(name, type_=LargeBinary)
 
 
 _AT = _at()
-"""Made once: making it takes longer than PostgreSQL takes to answer."""
+_BY_ROWS = _by_rows()
+_BY_STEPS = _by_steps()

@@ -4,9 +4,10 @@ Whoever asks says how urgent it is, and tells all who listen on `CHANNEL` when t
 then looks at once what is due. Nothing is lost where nobody listens, since workers look by themselves too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -47,23 +48,11 @@ def ask(connection: sa.Connection, bundle_id: int, by: str, reason: str | None, 
 
 def ask_all(connection: sa.Connection, wishes: Sequence[Wish]) -> set[int]:
     """As `ask` for many bundles, each named once, in three statements; those for which no recall was open."""
-    by_number = {wish.bundle_id: wish for wish in wishes}
-    if not by_number:
+    wanted = {wish.bundle_id: wish for wish in wishes}
+    if not wanted:
         return set()
-    # In the order of their numbers: two that ask for the same must not wait for each other in a circle.
-    wanted = [by_number[number] for number in sorted(by_number)]
-    given = rows_given(
-        {
-            "bundle_id": (sa.BigInteger, [wish.bundle_id for wish in wanted]),
-            "requested_by": (sa.Text, [wish.by for wish in wanted]),
-            "reason": (sa.Text, [wish.reason for wish in wanted]),
-            "priority": (sa.Integer, [wish.priority for wish in wanted]),
-        }
-    )
-    rows = sa.select(
-        given.c.bundle_id, given.c.requested_by, given.c.reason, given.c.priority, sa.literal(now(connection))
-    )
-    added = insert(recall).from_select(["bundle_id", "requested_by", "reason", "priority", "requested_at"], rows)
+    columns = ["bundle_id", "requested_by", "reason", "priority", "requested_at"]
+    added = insert(recall).from_select(columns, _rows(wanted, now(connection)))
     # One statement: a recall that ends at this moment is either still the one, or a new one is begun.
     asked = added.on_conflict_do_update(
         index_elements=[recall.c.bundle_id],
@@ -74,22 +63,29 @@ def ask_all(connection: sa.Connection, wishes: Sequence[Wish]) -> set[int]:
         recall.c.bundle_id, sa.literal_column("xmax = 0", sa.Boolean).label("is_new")
     )  # a row that was there already is locked by us, a new one is not
     changed = {row.bundle_id: bool(row.is_new) for row in connection.execute(asked)}
-    happened = [
-        Happened(
-            bundle_id=number,
-            new="requested" if is_new else "more urgent",
-            detail={
-                "by": by_number[number].by,
-                "reason": by_number[number].reason,
-                "priority": by_number[number].priority,
-            },
-        )
-        for number, is_new in changed.items()
-    ]
-    if happened:
-        record_each(connection, "recall", happened)
+    if changed:
+        record_each(connection, "recall", [_asked(wanted[number], is_new) for number, is_new in changed.items()])
         notify(connection)
     return {number for number, is_new in changed.items() if is_new}
+
+
+def _rows(wanted: Mapping[int, Wish], at: datetime) -> sa.Select[Any]:
+    # In the order of their numbers: two that ask for the same must not wait for each other in a circle.
+    wishes = [wanted[number] for number in sorted(wanted)]
+    given = rows_given(
+        {
+            "bundle_id": (sa.BigInteger, [wish.bundle_id for wish in wishes]),
+            "requested_by": (sa.Text, [wish.by for wish in wishes]),
+            "reason": (sa.Text, [wish.reason for wish in wishes]),
+            "priority": (sa.Integer, [wish.priority for wish in wishes]),
+        }
+    )
+    return sa.select(given.c.bundle_id, given.c.requested_by, given.c.reason, given.c.priority, sa.literal(at))
+
+
+def _asked(wish: Wish, is_new: bool) -> Happened:
+    detail = {"by": wish.by, "reason": wish.reason, "priority": wish.priority}
+    return Happened(bundle_id=wish.bundle_id, new="requested" if is_new else "more urgent", detail=detail)
 
 
 def notify(connection: sa.Connection) -> None:
@@ -135,11 +131,20 @@ def staged_since(connection: sa.Connection, bundle_id: int, service: ServiceName
     return now(connection) if since is None else since
 
 
+def is_any_tried_again(connection: sa.Connection) -> bool:
+    """Whether a recall is open that will be tried again by itself."""
+    query = sa.select(bundle.c.id).join(recall, recall.c.bundle_id == bundle.c.id).where(*_is_tried_again())
+    return connection.scalar(query.limit(1)) is not None
+
+
 def number_waiting(connection: sa.Connection) -> int:
-    """How many recalls are open that will be tried again by themselves: most wait for bytes that are on their way."""
-    waits = sa.and_(recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))
+    """How many recalls wait for bytes that a service brings back, without having failed since they last waited."""
     query = sa.select(sa.func.count()).select_from(bundle.join(recall, recall.c.bundle_id == bundle.c.id))
-    return int(connection.scalar(query.where(waits)) or 0)
+    return int(connection.scalar(query.where(*_is_tried_again(), bundle.c.attempts == 0)) or 0)
+
+
+def _is_tried_again() -> tuple[sa.ColumnElement[bool], ...]:
+    return recall.c.finished_at.is_(None), ~bundle.c.needs_attention, bundle.c.retry_at.is_not(None)
 
 
 def open_ones(connection: sa.Connection) -> list[BundleName]:

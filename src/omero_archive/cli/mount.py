@@ -1,7 +1,6 @@
 """`mount` serves the archive root: near files at the disk's speed, the others are recalled when they are opened."""
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from omero_archive.app import open_site, who
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.cli.options import DryRun, Json, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.cli.serving import Survey, mount_name, policy, require_mountable, survey, unmount_root
+from omero_archive.cli.serving import mount_name, require_mountable, survey, tell, unmount_root
 from omero_archive.cli.systemd import tell_systemd
 from omero_archive.settings import load_settings, settings_file
 from omero_archive.steps.site import Site
@@ -55,17 +54,17 @@ def mount(
         require_mountable(site)
         known = survey(site, catalogue)
         if dry_run:
-            _tell(output, site, known, dry_run=True)
+            tell(output, site, known)
             return
         gate = _gate(site, catalogue)
         gate.start()
         try:
             options = MountOptions(allow_other=chosen.mount.allow_other, passthrough=passthrough)
             mounted = mount_at(root, _tree(site, catalogue), gate, options)
-            _tell(output, site, known, mounted=mounted)
+            tell(output, site, known, passthrough=mounted.stats.passthrough)
             _serve(mounted, gate)
         finally:
-            gate.stop()
+            gate.close()
     output.say(f"{root} is unmounted. Files that are still open stay readable.")
 
 
@@ -112,36 +111,3 @@ def _serve(mounted: Mounted, gate: Gate) -> None:
     if serving.is_alive():
         mounted.stop()
     serving.join()
-
-
-def _tell(output: Output, site: Site, known: Survey, *, mounted: Mounted | None = None, dry_run: bool = False) -> None:
-    """What is served, from where, how, by which policy."""
-    archive = site.settings.archive
-    passthrough = None if mounted is None else mounted.stats.passthrough
-    speed = {None: "", True: ", with passthrough: the kernel reads them", False: ", without passthrough"}[passthrough]
-    output.say(
-        f"{'Would serve' if dry_run else 'Serving'} {archive.root}; near files from {archive.near_directory}{speed}."
-    )
-    for line in policy(site.settings.mount):
-        output.say(line)
-    if known.problem is None:
-        output.say(f"{known.near} bundles are near, {known.away} bundles are away.")
-    else:
-        output.say(f"The catalogue cannot be asked now: {known.problem} Near files open; what is away does not yet.")
-    if not dry_run:
-        output.say("Stop with Ctrl-C or SIGTERM.")
-    counts = None if known.problem else {"near": known.near, "away": known.away}
-    output.document(
-        {
-            "command": "mount",
-            "dry_run": dry_run,
-            "mounted": mounted is not None,
-            "root": archive.root,
-            "near": archive.near_directory,
-            "passthrough": passthrough,
-            "on_open": site.settings.mount.on_open,
-            "bundles": counts,
-            "problem": known.problem,
-        }
-    )
-    sys.stdout.flush()

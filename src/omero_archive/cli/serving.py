@@ -2,14 +2,16 @@
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omero_archive.access.fuse.device import FILE_SYSTEM_TYPE, Device
+from omero_archive.access.fuse.device import FILE_SYSTEM_TYPE, unmount_at
 from omero_archive.access.fuse.mounts import mounted_at
 from omero_archive.catalogue import overview
 from omero_archive.catalogue.database import Catalogue
+from omero_archive.cli.output import Output
 from omero_archive.errors import DatabaseUnavailable, DiskFailed, SettingsError, WrongUse
 from omero_archive.settings import MountRule, MountSettings, OnOpen
 from omero_archive.states import Residency
@@ -53,7 +55,7 @@ def unmount_root(root: Path, *, dry_run: bool) -> str:
         count += 1
         if dry_run:
             break
-        Device(fd=-1, mountpoint=path).unmount()
+        unmount_at(path)
     if not count:
         raise WrongUse(f"{root} is not mounted by omero-archive; nothing was done.")
     return "the mount" if count == 1 else f"{count} mounts above each other"
@@ -89,6 +91,37 @@ def policy(settings: MountSettings) -> list[str]:
     if settings.direct:
         lines.append(f"  files of {', '.join(settings.direct)} are read in their place where they can be read now")
     return lines
+
+
+def tell(output: Output, site: Site, known: Survey, *, passthrough: bool | None = None) -> None:
+    """What is served, from where, how, by which policy; with None for `passthrough`: what would be."""
+    archive, is_dry = site.settings.archive, passthrough is None
+    speed = {None: "", True: " with passthrough: the kernel reads them", False: " without passthrough"}[passthrough]
+    output.say(
+        f"{'Would serve' if is_dry else 'Serving'} {archive.root}, near files from {archive.near_directory}{speed}."
+    )
+    for line in policy(site.settings.mount):
+        output.say(line)
+    if known.problem is None:
+        output.say(f"{known.near} bundles are near, {known.away} bundles are away.")
+    else:
+        output.say(f"The catalogue cannot be asked now: {known.problem} Near files open; what is away does not yet.")
+    if not is_dry:
+        output.say("Stop with Ctrl-C or SIGTERM.")
+    output.document(
+        {
+            "command": "mount",
+            "dry_run": is_dry,
+            "mounted": not is_dry,
+            "root": archive.root,
+            "near": archive.near_directory,
+            "passthrough": passthrough,
+            "on_open": site.settings.mount.on_open,
+            "bundles": None if known.problem else {"near": known.near, "away": known.away},
+            "problem": known.problem,
+        }
+    )
+    sys.stdout.flush()
 
 
 def _words(on_open: OnOpen, wait_s: float) -> str:

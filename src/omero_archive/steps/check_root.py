@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 from omero_archive.catalogue import bundles
 from omero_archive.errors import ArchiveError, RootNotServed
+from omero_archive.files import EntryKind
 from omero_archive.service import Finding
 from omero_archive.settings import MountSettings, OnOpen
 from omero_archive.states import Residency
@@ -27,7 +29,12 @@ KIND = "fuse.omero-archive"
 PASSTHROUGH = (6, 9)
 """The Linux in which the kernel began to read the backing file itself (fs/fuse/passthrough.c)."""
 
+_ENOUGH = 1000  # near paths, one of which should be a file
 _TIMEOUTS = Path("/proc/sys/fs/fuse")
+_CANNOT_TELL = (
+    "whether somebody has a file open cannot be told: the file system is a network's, or this user is neither root nor "
+    "the files' owner. Evictions do not spare open files"
+)
 _ROOT, _MOUNT, _AWAY = "archive root", "archive mount", "images that are away"
 
 
@@ -52,7 +59,7 @@ def check_root(site: Site) -> list[Finding]:
         found = [_served(site, by=None if mounted is None else mounted.kind)]
     if mounted is not None and is_ours:
         found += [_passthrough(mounted), *_timeouts(site.settings.mount)]
-    return [*found, _begun(site), _away(site.settings.mount if is_ours else None)]
+    return [*found, _begun(site), *_open_files(site), _away(site.settings.mount if is_ours else None)]
 
 
 def mounted_at(path: Path, *, table: Path = Path("/proc/self/mountinfo")) -> Mounted | None:
@@ -160,6 +167,20 @@ def _begun(site: Site) -> Finding:
     except (ArchiveError, OSError) as error:
         return Finding(subject=subject, is_fine=False, text=str(error), advice=advice)
     return Finding(subject=subject, is_fine=True, text=f"{count} bundles are near by the catalogue")
+
+
+def _open_files(site: Site) -> Iterator[Finding]:
+    """Said only where it cannot be told whether a near file is open; found out at one of them."""
+    try:
+        near = site.near.tree
+        for path in islice(site.near.visible_files(), _ENOUGH):
+            found = near.look(path)
+            if found is not None and found.kind is EntryKind.FILE:
+                if near.is_open(path) is None:
+                    yield Finding(subject="near bytes", is_fine=True, text=_CANNOT_TELL)
+                return
+    except (ArchiveError, OSError):
+        return  # that near bytes cannot be looked at, others say
 
 
 def _away(mount: MountSettings | None) -> Finding:

@@ -17,8 +17,14 @@ from omero_archive.access.fuse import protocol
 from omero_archive.access.fuse.nodes import Node
 from omero_archive.access.fuse.protocol import OpenFlag
 from omero_archive.access.items import Opened
+from omero_archive.files import same_time
 
 _log = structlog.get_logger()
+
+# Of the other flags only NOFLUSH may stand beside PASSTHROUGH: with KEEP_CACHE the open ends with EIO.
+_KERNEL_READS = int(OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH)
+_SERVER_READS = int(OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH)
+_SERVER_READS_ANEW = int(OpenFlag.NOFLUSH)
 
 
 class Replaced(Exception):
@@ -59,7 +65,8 @@ class Backings:
         with self._lock:
             file = self._files.get(node.number)
             is_other = file is not None and not join and file.content[:2] != (identity.device, identity.inode)
-            if is_other or identity.size_bytes != node.size_bytes:
+            is_as_told = identity.size_bytes == node.size_bytes and same_time(identity.mtime_ns, node.mtime_ns)
+            if is_other or not is_as_told:
                 os.close(opened.fd)
                 raise Replaced
             if file is None:
@@ -100,13 +107,11 @@ class Backings:
 
     def _open_out(self, file: _OpenFile) -> bytes:
         if file.backing_id:
-            # Of the other flags only NOFLUSH may stand beside it: with KEEP_CACHE the open ends with EIO.
-            return protocol.pack_open(file.node.number, OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH, file.backing_id)
-        flags = OpenFlag.NOFLUSH
-        if file.node.cached in (None, file.content):
-            flags |= OpenFlag.KEEP_CACHE  # else the kernel drops what it kept of the file that was here before
+            return protocol.pack_open(file.node.number, _KERNEL_READS, file.backing_id)
+        # Else the kernel drops what it kept of the file that was here before.
+        is_kept = file.node.cached in (None, file.content)
         file.node.cached = file.content
-        return protocol.pack_open(file.node.number, flags)
+        return protocol.pack_open(file.node.number, _SERVER_READS if is_kept else _SERVER_READS_ANEW)
 
     def _begin(self, node: Node, opened: Opened) -> _OpenFile:
         identity = opened.identity

@@ -1,12 +1,13 @@
 """Mounting and unmounting: by mount(2) where this is root, by `fusermount3` where it is not.
 
 A server that was killed leaves its mount behind, dead: every new open in it ends with ENOTCONN. The next server takes
-it over: it mounts beneath it, and detaches the dead one when it serves, which leaves those alone who still read open
-files. Where that cannot be done (see `beneath.py`) the dead one is detached first.
+it over: it mounts beneath the dead one where the kernel can do that, and then detaches it, which leaves those alone
+who still read open files.
 """
 
 import ctypes
 import errno
+import hashlib
 import os
 import socket
 import subprocess
@@ -37,32 +38,50 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Device:
-    """A mount of ours: its descriptor of /dev/fuse, and where it is."""
+    """A mount of ours: its descriptor of /dev/fuse, where it is, and its number (major:minor)."""
 
     fd: int
     mountpoint: str
-    is_covered: bool = False  # by the dead mount that it takes over
+    number: str
+    lock: socket.socket  # while it is open, no other server begins here
+    is_covered: bool  # by the dead mount that it takes over
+
+    def close(self) -> None:
+        """Let go of the device, when nobody reads from it any more."""
+        os.close(self.fd)
+        self.lock.close()
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether it is still this mount that is seen at its path."""
+        mounted = mounted_at(self.mountpoint)
+        return mounted is not None and mounted.device == self.number
 
     def uncover(self) -> None:
         """Take the dead mount away, now that this one is served. Raises `DiskFailed`."""
         if self.is_covered:
             _detach(self.mountpoint, force=False)
+            self.is_covered = False
 
     def unmount(self) -> None:
         """Take the mount away from its path, whoever uses it. Files that the kernel reads itself stay readable."""
-        _detach(self.mountpoint, force=True)
+        self.uncover()
+        if self.is_mounted:
+            unmount_at(self.mountpoint)
 
     def raise_read_ahead(self) -> None:
         """Let the kernel ask for more at once; where it may not be set, reading is slower and nothing else."""
-        mounted = mounted_at(self.mountpoint)
-        if mounted is None:
-            return
         try:
-            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
+            Path(f"/sys/class/bdi/{self.number}/read_ahead_kb").write_text(f"{_READ_AHEAD_KB}\n")
         except OSError as error:
             _log.info("read-ahead stays as it is", action="mount", error=str(error))
+
+
+def unmount_at(path: str) -> None:
+    """Take away what is seen at a path, whoever uses it, and end its server's connection. Raises `DiskFailed`."""
+    _detach(path, force=True)
 
 
 def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
@@ -72,16 +91,53 @@ def mount_at(mountpoint: Path, *, allow_other: bool) -> Device:
     refuses.
     """
     path = os.path.realpath(mountpoint)
-    _warn_of_timeouts()
+    lock = _lock(path)
+    try:
+        _warn_of_timeouts()
+        is_covered, fd = _mount(path, allow_other)
+    except BaseException:
+        lock.close()
+        raise
+    return Device(fd=fd, mountpoint=path, number=_number(path, is_covered), lock=lock, is_covered=is_covered)
+
+
+def _number(path: str, is_covered: bool) -> str:
+    """The device number of what was just mounted; empty if it is gone already."""
+    ours = mounted_at(path)
+    if is_covered and ours is not None:
+        ours = next((each for each in all_mounted_at(path) if each.number == ours.on), None)
+    return "" if ours is None else ours.device
+
+
+def _lock(path: str) -> socket.socket:
+    """What only one server of a mount point can have, and what goes when its process does. Raises `Busy`.
+
+    A name among the abstract sockets (unix(7)): the directory itself cannot be locked, since a dead mount covers it.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind("\0omero-archive mount " + hashlib.sha256(os.fsencode(path)).hexdigest())
+    except OSError as error:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise DiskFailed(f"{path} could not be locked: {error.strerror}; nothing was mounted.") from error
+        raise Busy(
+            f"{path} is served already by another omero-archive, or is about to be; nothing was mounted. "
+            "Stop that one first."
+        ) from error
+    return lock
+
+
+def _mount(path: str, allow_other: bool) -> tuple[bool, int]:
+    """Mount; whether a dead mount covers the new one still, and the descriptor of /dev/fuse."""
     if _is_dead_mount(path):
         _log.warning("taking over the mount of a server that is gone", action="mount", mountpoint=path)
-        covered = _mount_below(path, allow_other)
-        if covered is not None:
-            return covered
+        below = _mount_below(path, allow_other)
+        if below is not None:
+            return True, below
         _detach(path, force=False)
     _require_empty_directory(path)
-    fd = _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
-    return Device(fd=fd, mountpoint=path)
+    return False, _mount_as_root(path, allow_other) if os.geteuid() == 0 else _mount_as_user(path, allow_other)
 
 
 def _is_dead_mount(path: str) -> bool:
@@ -150,7 +206,7 @@ def _warn_of_timeouts() -> None:
             )
 
 
-def _mount_below(path: str, allow_other: bool) -> Device | None:
+def _mount_below(path: str, allow_other: bool) -> int | None:
     """Mount beneath a dead mount; None where that cannot be done."""
     if os.geteuid() != 0:
         return None
@@ -161,7 +217,7 @@ def _mount_below(path: str, allow_other: bool) -> Device | None:
         os.close(fd)
         _log.info("the dead mount goes before the new one comes", action="mount", reason=str(error))
         return None
-    return Device(fd=fd, mountpoint=path, is_covered=True)
+    return fd
 
 
 def _open_device() -> int:

@@ -5,12 +5,12 @@ of it for all.
 """
 
 import threading
-from itertools import count, islice
+from itertools import count
 
 from omero_archive.access.fuse import protocol
 from omero_archive.access.fuse.nodes import Node, Nodes
 from omero_archive.access.fuse.served import ServedTree
-from omero_archive.access.items import Item, ItemKind, inode_number
+from omero_archive.access.items import Item, ItemKind, inode_number_of
 
 _Entry = tuple[bytes, Item]
 _DIRECTORY = 0o040000
@@ -44,56 +44,46 @@ class Listings:
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """The body of the answer to FUSE_READDIR: entries from `offset` on, as many as fit."""
         node, entries = self._lists[handle]
-        inside = _inside(node)
+        below = node.below
         parts, used = [], 0
         for index, (name, mode, inode) in enumerate(self._dots(node)):
             if index >= offset:
                 parts.append(protocol.pack_dirent(inode, index + 1, name, mode))
                 used += len(parts[-1])
-        at = max(offset, 2)
-        for name, item in islice(entries, at - 2, None):
+        for index in range(max(offset - 2, 0), len(entries)):
+            name, item = entries[index]
             used += protocol.dirent_bytes(name)
             if used > size:
                 break
-            at += 1
             mode = _DIRECTORY if item.kind is ItemKind.DIRECTORY else _FILE
-            parts.append(protocol.pack_dirent(inode_number(inside + _text(name)), at, name, mode))
+            parts.append(protocol.pack_dirent(inode_number_of(below(name)), index + 3, name, mode))
         return b"".join(parts)
 
     def read_plus(self, handle: int, offset: int, size: int) -> tuple[bytes, list[Node]]:
         """The body of the answer to FUSE_READDIRPLUS, and the nodes that it tells, one lookup more each."""
         node, entries = self._lists[handle]
-        inside = _inside(node)
+        below = node.below
         parts, told, used = [], [], 0
         for index, (name, mode, inode) in enumerate(self._dots(node)):
             if index >= offset:
                 dirent = protocol.pack_dirent(inode, index + 1, name, mode)
                 parts.append(protocol.pack_direntplus(None, node.attributes, dirent))
                 used += len(parts[-1])
-        at = max(offset, 2)
-        for name, item in islice(entries, at - 2, None):
+        for index in range(max(offset - 2, 0), len(entries)):
+            name, item = entries[index]
             used += protocol.direntplus_bytes(name)
             if used > size:
                 break
-            at += 1
-            inode = inode_number(inside + _text(name))
+            inode = inode_number_of(below(name))
             attributes = protocol.pack_attributes(inode, item)
             is_directory = item.kind is ItemKind.DIRECTORY
             child = self._nodes.counted(node, name, attributes, is_directory=is_directory)
             told.append(child)
-            dirent = protocol.pack_dirent(inode, at, name, _DIRECTORY if is_directory else _FILE)
+            dirent = protocol.pack_dirent(inode, index + 3, name, _DIRECTORY if is_directory else _FILE)
             parts.append(protocol.pack_direntplus(protocol.pack_entry(child.number, attributes), attributes, dirent))
         return b"".join(parts), told
 
     def _dots(self, node: Node) -> tuple[tuple[bytes, int, int], ...]:
         above = node if node.parent is None else node.parent
-        return (b".", _DIRECTORY, inode_number(node.path)), (b"..", _DIRECTORY, inode_number(above.path))
-
-
-def _inside(node: Node) -> str:
-    path = node.path
-    return f"{path}/" if path else ""
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+        dots = ((b".", node), (b"..", above))
+        return tuple((name, _DIRECTORY, inode_number_of(which.path_bytes)) for name, which in dots)

@@ -1,6 +1,5 @@
 """A mount from its beginning to its end: the one thing that the command line needs of this package."""
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,6 @@ from queue import SimpleQueue
 import structlog
 
 from omero_archive.access.fuse.device import Device, mount_at
-from omero_archive.access.fuse.mounts import mounted_at
 from omero_archive.access.fuse.served import ServedGate, ServedTree
 from omero_archive.access.fuse.server import Limits, Server
 from omero_archive.errors import ArchiveError, DiskFailed
@@ -21,7 +19,7 @@ _LAST_REQUESTS_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
-    """How to mount. `passthrough`: let the kernel read where it can. `threads` read where the server must."""
+    """How to mount. `passthrough`: let the kernel read where it can. `threads` answer where the server must read."""
 
     allow_other: bool = True
     passthrough: bool = True
@@ -54,7 +52,7 @@ def mount(mountpoint: Path, tree: ServedTree, gate: ServedGate, options: MountOp
         device.uncover()
     except OSError as error:
         device.unmount()
-        os.close(device.fd)
+        device.close()
         raise DiskFailed(f"{device.mountpoint} was mounted, but the kernel does not talk to us: {error}") from error
     return Mounted(device, server, options)
 
@@ -65,9 +63,8 @@ class Mounted:
     def __init__(self, device: Device, server: Server, options: MountOptions) -> None:
         self._device = device
         self._server = server
-        # More threads than one help only where the server waits for a disk: then another one reads meanwhile.
-        count = 1 if server.backings.passthrough else max(options.threads, 1)
-        self._threads = [threading.Thread(target=self._serve, daemon=True, name=f"fuse-{n}") for n in range(count)]
+        count = max(options.threads, 1)
+        self._threads = [threading.Thread(target=self._serve, args=(n,), daemon=True) for n in range(count)]
         self._ends: SimpleQueue[None] = SimpleQueue()
 
     @property
@@ -85,8 +82,7 @@ class Mounted:
         """Serve until `stop` is called or somebody unmounts. Afterwards nothing is mounted and nothing is open."""
         for thread in self._threads:
             thread.start()
-        if not self.stats.passthrough:
-            self._device.raise_read_ahead()
+        self._device.raise_read_ahead()
         offer = self._server.offer
         _log.info(
             "mounted",
@@ -102,8 +98,11 @@ class Mounted:
         """Let `run` unmount and return. For signal handlers too: `put` may interrupt itself."""
         self._ends.put(None)
 
-    def _serve(self) -> None:
+    def _serve(self, number: int) -> None:
         try:
+            # One thread is quickest; more help only where it waits for a disk: then another one answers meanwhile.
+            if number > 0:
+                self._server.asked_to_read.wait()
             self._server.serve()
         finally:
             self.stop()
@@ -111,8 +110,7 @@ class Mounted:
     def _end(self) -> None:
         self._server.stop()
         try:
-            if mounted_at(self._device.mountpoint) is not None and any(t.is_alive() for t in self._threads):
-                self._device.unmount()
+            self._device.unmount()
         except ArchiveError as error:
             _log.warning(
                 "the mount stays behind, dead; the next server takes it over", action="mount", error=str(error)
@@ -122,7 +120,7 @@ class Mounted:
         self._server.close()
         if not any(thread.is_alive() for thread in self._threads):
             # A user's fusermount3 cannot end the connection while files are open; then the end of the process does.
-            os.close(self._device.fd)
+            self._device.close()
         _log.info("unmounted", action="mount", mountpoint=self._device.mountpoint)
 
 

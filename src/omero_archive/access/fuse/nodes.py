@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from omero_archive.access.fuse import protocol
-from omero_archive.access.items import Item, ItemKind, inode_number
+from omero_archive.access.items import Item, ItemKind, inode_number_of
 
 
 class Node:
     """A file or directory that the kernel knows. `children` are the newest nodes of a directory, by name."""
 
-    __slots__ = ("attributes", "cached", "children", "lookups", "name", "number", "open_count", "parent")
+    __slots__ = ("attributes", "cached", "children", "inside", "lookups", "name", "number", "open_count", "parent")
 
     def __init__(self, number: int, parent: "Node | None", name: bytes, attributes: bytes, *, is_directory: bool):
         self.number = number
@@ -29,6 +29,8 @@ class Node:
         self.lookups = 0
         self.children: dict[bytes, Node] | None = {} if is_directory else None
         self.open_count = 0
+        # What the paths below it begin with, kept for directories only: there are fewer of them.
+        self.inside = (self.path_bytes + b"/" if parent is not None else b"") if is_directory else None
         self.cached: tuple[int, int, int] | None = None  # the file whose bytes the kernel may keep, see backing.py
 
     @property
@@ -42,16 +44,19 @@ class Node:
 
     @property
     def path_bytes(self) -> bytes:
-        parts = []
-        node = self
-        while node.parent is not None:
-            parts.append(node.name)
-            node = node.parent
-        return b"/".join(reversed(parts))
+        return self.parent.below(self.name) if self.parent is not None else b""
+
+    def below(self, name: bytes) -> bytes:
+        """The path of a name in this directory."""
+        return (self.inside or b"") + name
 
     @property
     def size_bytes(self) -> int:
         return protocol.size_of(self.attributes)
+
+    @property
+    def mtime_ns(self) -> int:
+        return protocol.mtime_ns_of(self.attributes)
 
 
 class Nodes:
@@ -60,9 +65,11 @@ class Nodes:
     def __init__(self, root: Item, *, limit: int) -> None:
         self._lock = threading.Lock()
         self.limit = limit
-        self.root = Node(protocol.ROOT_ID, None, b"", _attributes("", root), is_directory=True)
+        attributes = protocol.pack_attributes(inode_number_of(b""), root)
+        self.root = Node(protocol.ROOT_ID, None, b"", attributes, is_directory=True)
         self._by_number = {protocol.ROOT_ID: self.root}
         self._next = protocol.ROOT_ID + 1
+        self.dropped = 0  # how many there were that are not there any more
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -84,9 +91,7 @@ class Nodes:
 
         Another size is another file: the kernel may have bytes of the old one, and its descriptors still read it.
         """
-        inside = parent.path_bytes
-        path = inside + b"/" + name if inside else name
-        attributes = _attributes(path.decode("utf-8", "surrogateescape"), item)
+        attributes = protocol.pack_attributes(inode_number_of(parent.below(name)), item)
         is_directory = item.kind is ItemKind.DIRECTORY
         return self.counted(parent, name, attributes, is_directory=is_directory)
 
@@ -147,7 +152,8 @@ class Nodes:
         return node
 
     def _drop(self, node: Node) -> None:
-        self._by_number.pop(node.number, None)
+        if self._by_number.pop(node.number, None) is not None:
+            self.dropped += 1
         self._unname(node)
 
     def _unname(self, node: Node) -> None:
@@ -160,7 +166,3 @@ def _is_the_same(node: Node, attributes: bytes, *, is_directory: bool) -> bool:
     if node.is_directory != is_directory:
         return False
     return is_directory or node.attributes == attributes or node.size_bytes == protocol.size_of(attributes)
-
-
-def _attributes(path: str, item: Item) -> bytes:
-    return protocol.pack_attributes(inode_number(path), item)

@@ -86,7 +86,7 @@ class Opens:
         """Ask the gate; it answers when it can. A file that is near is answered before this returns."""
         opening = _Opening(unique, node, pid)
         self._openings[unique] = opening
-        # Names are for opens that do not succeed at once, see gate.py: reading them takes longer than a near open.
+        # Names are looked up by the gate, and only for opens that do not succeed at once: it takes longer than these.
         caller = Caller(pid=pid, uid=uid, program="", user=str(uid))
         try:
             ticket = self._gate.open(node.path, caller, partial(self._answer, opening))

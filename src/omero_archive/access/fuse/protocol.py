@@ -231,6 +231,13 @@ def size_of(attributes: bytes) -> int:
     return int.from_bytes(attributes[8:16], sys.byteorder)
 
 
+def mtime_ns_of(attributes: bytes) -> int:
+    """The mtime that a fuse_attr tells, in nanoseconds."""
+    _, _, _, _, seconds, _, _, nanoseconds, *_ = ATTR.unpack_from(attributes)
+    before_1970 = 1 << 64 if seconds >> 63 else 0  # the kernel's field has no sign
+    return int(seconds - before_1970) * 1_000_000_000 + int(nanoseconds)
+
+
 def pack_entry(node: int, attributes: bytes) -> bytes:
     """fuse_entry_out: the answer to FUSE_LOOKUP. `attributes` is what `pack_attributes` made."""
     return _ENTRY.pack(node, 0, _VALID_S, _VALID_S, 0, 0) + attributes

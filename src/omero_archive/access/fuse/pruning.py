@@ -43,16 +43,17 @@ class Pruning:
         while not self._stopping.is_set():
             self._wanted.wait()
             goal = self._nodes.limit * 9 // 10
-            before = len(self._nodes)
-            if before <= goal:
+            surplus = len(self._nodes) - goal
+            if surplus <= 0:
                 self._wanted.clear()
                 if self._nodes.is_over_limit:
                     self._wanted.set()
                 continue
-            self._prune(min(before - goal, _BATCH))
+            dropped = self._nodes.dropped
+            self._prune(min(surplus, _BATCH))
             self._stopping.wait(pause_s)
-            gone = len(self._nodes) < before
-            pause_s = _LEAST_PAUSE_S if gone else min(pause_s * 2, _LONGEST_PAUSE_S)
+            has_worked = self._nodes.dropped > dropped
+            pause_s = _LEAST_PAUSE_S if has_worked else min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _prune(self, count: int) -> None:
         nodes = self._nodes.unused(count)

@@ -7,6 +7,7 @@ while the catalogue is away.
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -70,6 +71,7 @@ class Server:
         self._pruning = Pruning(self.channel, self.nodes)
         self._acts = self._table()
         self.offer: protocol.Offer | None = None
+        self.asked_to_read = threading.Event()  # the kernel asks for bytes, which may take a disk's time
 
     def start(self) -> None:
         """Read the kernel's first request, FUSE_INIT, and answer it. Raises `OSError` if it is not answered."""
@@ -112,6 +114,7 @@ class Server:
 
     def stop(self) -> None:
         """Answer who still waits, and let the threads end."""
+        self.asked_to_read.set()
         self.opens.give_up_all()
         self._pool.stop()
         self._pruning.stop()
@@ -146,7 +149,7 @@ class Server:
     def _lookup(self, request: Request) -> None:
         parent = self._node(request)
         name = protocol.parse_name(request.body)
-        path = _text(parent.path_bytes + b"/" + name if parent is not self.nodes.root else name)
+        path = parent.below(name).decode("utf-8", "surrogateescape")
         item = self._tree.look_near(path)
         if item is not None:
             self._tell(request.unique, self.nodes.looked_up(parent, name, item))
@@ -195,6 +198,7 @@ class Server:
             self.opens.open(request.unique, self._node(request), request.pid, request.uid)
 
     def _read(self, request: Request) -> None:
+        self.asked_to_read.set()
         handle, offset, size = protocol.READ_IN.unpack_from(request.body)
         content = memoryview(bytearray(size))
         length = os.preadv(self.backings.fd(handle), [content], offset)
@@ -258,7 +262,3 @@ def _root_of(tree: ServedTree) -> Item:
         found = None
     attributes = FileAttributes(mtime_ns=0, mode=0o755, uid=0, gid=0)
     return found or Item(kind=ItemKind.DIRECTORY, size_bytes=0, attributes=attributes)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
