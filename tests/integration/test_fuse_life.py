@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -149,8 +150,9 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         assert (mount.point / "3/77").stat().st_size == 0
 
 
-def test_names_that_are_in_use_are_not_forgotten(tmp_path: Path) -> None:
-    with plain_mount(tmp_path, "nodes=50") as mount:
+@pytest.mark.parametrize("prune", ["prune=1", "prune=0"])
+def test_names_that_are_in_use_are_not_forgotten(tmp_path: Path, prune: str) -> None:
+    with plain_mount(tmp_path, "nodes=50", prune) as mount:
         for number in range(200):
             (mount.store / f"{number}").write_bytes(b"%d" % number)
         files = [(mount.point / f"{number}").open("rb") for number in range(200)]
@@ -196,6 +198,17 @@ def test_a_user_mounts_with_fusermount_and_the_server_reads(directory_of_nobody:
         assert _read_as_nobody(point / "file") == content
         assert mount.stop() == 0
         assert mounted(point) is None
+
+
+def test_a_user_who_may_not_show_the_mount_to_others_is_told_what_to_do(directory_of_nobody: Path) -> None:
+    if re.search("^user_allow_other", Path("/etc/fuse.conf").read_text(), re.MULTILINE):
+        pytest.skip("here users may")
+    mount = PlainMount(directory_of_nobody / "m nt", directory_of_nobody / "store", f"user={NOBODY}")
+    with mounting(mount.point):
+        assert not mount.start()
+        assert mount.process.wait(PATIENCE_S) == 2
+        assert "mount.allow_other" in mount.said
+        assert mounted(mount.point) is None
 
 
 def _read_as_nobody(path: Path) -> bytes:

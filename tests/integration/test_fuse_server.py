@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fuse_fixtures import PATIENCE_S, PlainMount, plain_mount, wait_until
+from omero_archive.access.fuse.resting import REST_S
 from omero_archive.access.items import inode_number
 
 pytestmark = pytest.mark.usefixtures("can_mount")
@@ -197,6 +198,7 @@ def test_what_could_not_be_found_out_is_neither_there_nor_gone(served: PlainMoun
         assert failed.value.errno == errno.EREMOTEIO
     finally:
         served.tell("catalogue on")
+    time.sleep(REST_S)
     assert (served.point / "dark/unknown").stat().st_size == 7
     assert len(os.listdir(served.point / "dark")) == 3
 
@@ -279,6 +281,7 @@ def test_new_bytes_are_opened_anew_while_an_old_descriptor_keeps_the_old_ones(se
             assert old.read() == b"old bytes"
             assert memory[:] == b"old bytes"
         assert seen.stat().st_ino == inode_number("flip/exchanged")
+        assert "other bytes lie here" in served.log.read_text()  # the kernel was sent back, and came again
     wait_until(lambda: served.stats()["open_files"] == 0, "all is released")
     assert seen.read_bytes() == b"new bytes"
 
