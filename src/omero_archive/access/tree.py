@@ -16,11 +16,12 @@ import sqlalchemy as sa
 
 from omero_archive.access.direct import Direct
 from omero_archive.access.items import Item, ItemKind, Opened
+from omero_archive.access.reach import Reach
 from omero_archive.catalogue import listing
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.catalogue.listing import Known
-from omero_archive.errors import DatabaseUnavailable, DiskFailed
+from omero_archive.errors import DiskFailed
 from omero_archive.files import Entry, EntryKind, entry_of
 from omero_archive.model import Clock, FileAttributes, Key, ServiceName
 from omero_archive.near import Near
@@ -64,8 +65,7 @@ class ArchiveTree:
         clock: Clock,
     ) -> None:
         self._near = near
-        self._catalogue = catalogue
-        self._failed = (0.0, "")  # when it last could not be asked, and why
+        self._reach = Reach(catalogue, monotonic, rest_s=_REST_S)
         self._nearest_first = settings.nearest_first
         direct = [name for name in settings.nearest_first if name in settings.mount.direct]
         self._direct = Direct({name: services[name] for name in direct}, begin=self._ask, clock=clock)
@@ -148,15 +148,9 @@ class ArchiveTree:
     @contextmanager
     def _ask(self) -> Iterator[sa.Connection]:
         """A connection in a transaction. Raises `DatabaseUnavailable`, at once if another question just failed so."""
-        at, why = self._failed
-        if why and monotonic() - at < _REST_S:
-            raise DatabaseUnavailable(why)
-        try:
-            with self._catalogue.begin() as connection:
-                yield connection
-        except DatabaseUnavailable as error:
-            self._failed = (monotonic(), str(error))
-            raise
+        self._reach.require()
+        with self._reach.begin() as connection:
+            yield connection
 
     def _listed(self, path: str, names: Sequence[str], children: Iterator[Known]) -> Iterator[tuple[str, Item]]:
         shown = set()
