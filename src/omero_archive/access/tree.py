@@ -147,6 +147,7 @@ class ArchiveTree:
 
     @contextmanager
     def _ask(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction. Raises `DatabaseUnavailable`, at once if another question just failed so."""
         self._reach.require()
         with self._reach.begin() as connection:
             yield connection
