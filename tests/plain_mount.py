@@ -1,6 +1,6 @@
 """A program for tests: mounts a plain directory with the server of `access.fuse`, and a gate that does as it is told.
 
-    python plain_mount.py MOUNTPOINT STORE [passthrough=0] [nodes=1000] [threads=2] [allow_other=0] [user=65534]
+    python plain_mount.py MOUNTPOINT STORE [passthrough=0] [nodes=1000] [threads=2] [allow_other=0] [prune=0] [user=1]
 
 It says `ready passthrough=True` on standard output, then obeys lines on standard input and answers each with a line:
 
@@ -192,6 +192,8 @@ def main() -> int:
     except ArchiveError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return error.exit_code
+    if told.get("prune") == "0":
+        mounted._server._pruning.has_prune = False  # as with a kernel before 6.18
     signal.signal(signal.SIGTERM, lambda *_: mounted.stop())
     threading.Thread(target=_listen, args=(tree, gate, mounted), daemon=True).start()
     mounted.run()

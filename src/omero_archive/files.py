@@ -127,6 +127,8 @@ class Tree:
 
         Raises `UnsafePath` if a link lies there or on the way.
         """
+        if not _is_file_name(relative):
+            raise UnsafePath(f"{relative!r} cannot be a file name on this system.")
         # Looked at first: whoever opens a pipe waits for somebody to write into it.
         mode = disk.lstat(relative, dir_fd=self._root_fd).st_mode
         if stat.S_ISLNK(mode):

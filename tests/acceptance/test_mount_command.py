@@ -75,6 +75,7 @@ def site(shared: MountSite) -> MountSite:
     if shared.server is None:
         shared.start()
     shared.forget_recalls()
+    soon(lambda: not shared.rows("SELECT * FROM waiting_open"))  # of the test before
     near = {row["name"] for row in shared.rows("SELECT name FROM bundle WHERE residency = 'ONLINE'")}
     if too_near := near - {shared.name(NEAR)}:
         shared.commands.run("evict", *too_near)

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -149,8 +150,9 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         assert (mount.point / "3/77").stat().st_size == 0
 
 
-def test_names_that_are_in_use_are_not_forgotten(tmp_path: Path) -> None:
-    with plain_mount(tmp_path, "nodes=50") as mount:
+@pytest.mark.parametrize("prune", ["prune=1", "prune=0"])
+def test_names_that_are_in_use_are_not_forgotten(tmp_path: Path, prune: str) -> None:
+    with plain_mount(tmp_path, "nodes=50", prune) as mount:
         for number in range(200):
             (mount.store / f"{number}").write_bytes(b"%d" % number)
         files = [(mount.point / f"{number}").open("rb") for number in range(200)]
@@ -198,6 +200,17 @@ def test_a_user_mounts_with_fusermount_and_the_server_reads(directory_of_nobody:
         assert mounted(point) is None
 
 
+def test_a_user_who_may_not_show_the_mount_to_others_is_told_what_to_do(directory_of_nobody: Path) -> None:
+    if re.search("^user_allow_other", Path("/etc/fuse.conf").read_text(), re.MULTILINE):
+        pytest.skip("here users may")
+    mount = PlainMount(directory_of_nobody / "m nt", directory_of_nobody / "store", f"user={NOBODY}")
+    with mounting(mount.point):
+        assert not mount.start()
+        assert mount.process.wait(PATIENCE_S) == 2
+        assert "mount.allow_other" in mount.said
+        assert mounted(mount.point) is None
+
+
 def _read_as_nobody(path: Path) -> bytes:
     command = ["cat", str(path)]
     run = subprocess.run(
@@ -207,7 +220,7 @@ def _read_as_nobody(path: Path) -> bytes:
 
 
 def test_files_that_the_kernel_cannot_read_itself_are_read_by_the_server(tmp_path: Path) -> None:
-    """The store lies on a mount that is stacked already, as an overlay is."""
+    """The store lies on a mount that is as deep as file systems may be stacked."""
     below, above = tmp_path / "below", tmp_path / "above"
     below.mkdir()
     above.mkdir()
@@ -225,3 +238,22 @@ def test_files_that_the_kernel_cannot_read_itself_are_read_by_the_server(tmp_pat
                 assert memory[:] == content
             wait_until(lambda: upper.stats()["open_files"] == 0, "all is released")
             assert "does not read these files itself" in upper.log.read_text()
+
+
+def test_the_kernel_reads_files_on_an_overlay_too(tmp_path: Path) -> None:
+    below = [tmp_path / name for name in ("lower", "upper", "work", "store")]
+    for directory in below:
+        directory.mkdir()
+    lower, upper, work, store = below
+    content = os.urandom(300_000)
+    (lower / "file").write_bytes(content)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    command = ["mount", "-t", "overlay", "overlay", "-o", options, str(store)]
+    with mounting(store):
+        if subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S).returncode != 0:
+            pytest.skip("no overlay can be mounted here")
+        with plain_mount(tmp_path) as mount, (mount.point / "file").open("rb") as file:
+            assert file.read() == content
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                assert memory[:] == content
+            assert "does not read these files itself" not in mount.log.read_text()

@@ -279,6 +279,7 @@ def test_new_bytes_are_opened_anew_while_an_old_descriptor_keeps_the_old_ones(se
             assert old.read() == b"old bytes"
             assert memory[:] == b"old bytes"
         assert seen.stat().st_ino == inode_number("flip/exchanged")
+        assert "other bytes lie here" in served.log.read_text()  # the kernel was sent back, and came again
     wait_until(lambda: served.stats()["open_files"] == 0, "all is released")
     assert seen.read_bytes() == b"new bytes"
 

@@ -37,7 +37,7 @@ from omero_archive.settings import MountRule, MountSettings, OnOpen
 from omero_archive.states import Residency
 from site_fixtures import Facility, MovableClock, copy_catalogue, opened_facility, rows_of
 
-QUICK = Timing(tick_s=0.02, books_s=0.05, flush_s=0.1, rest_s=0.2, decided_within_s=30.0)
+QUICK = Timing(tick_s=0.02, books_s=0.05, flush_s=0.1, decided_within_s=30.0)
 SETS = ("ome-tiff", "omero4", "ics", "plate")
 ALICE = Caller(pid=4711, uid=1000, program="java", user="alice")
 UPDATEDB = Caller(pid=4712, uid=0, program="updatedb", user="root")
@@ -137,7 +137,7 @@ def gate_of(
     tree = ArchiveTree(
         near=site.near, catalogue=patient, services=site.services, settings=site.settings, clock=site.clock
     )
-    gate = Gate(around(tree), patient, settings=settings, mount="test:/archive", timing=timing)
+    gate = Gate(around(tree), tree.reach, settings=settings, mount="test:/archive", timing=timing)
     gate.start()
     try:
         yield gate

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from interruptions import Stopped, stopped_before
 from many_bundles import away, stored
 from omero_archive.catalogue import bundles, recalls, turns
+from omero_archive.catalogue import queue as status
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.catalogue.recalls import BATCH, OPENED, WAITED_FOR
 from omero_archive.catalogue.tables import bundle, recall
@@ -139,18 +140,29 @@ def test_two_processes_never_give_more_turns_than_there_are(queue: Queue) -> Non
 
 
 def test_a_storm_of_opens_stays_within_the_rate_and_is_seen(queue: Queue) -> None:
-    queue.ask(*range(1000), priority=WAITED_FOR)
+    with queue.catalogue.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO recall (bundle_id, requested_by, requested_at, priority)"
+                " SELECT id, 'mount', :now, :priority FROM bundle"
+            ),
+            {"now": queue.clock(), "priority": WAITED_FOR},
+        )
     longest, begun_in = 0.0, Counter[int]()
     done: set[int] = set()
-    for minute in range(0, 12 * 60, 5):
+    for minute in range(0, 12 * 60, 6):
         begun = time.monotonic()
         begun_in[minute // 60] += queue.begin(at_once=10, opens_per_hour=100)
         due = queue.due
         longest = max(longest, time.monotonic() - begun)
         assert len(due) <= 10
-        queue.finish(*due)
+        with queue.catalogue.begin() as connection:
+            seen = status.queue(connection, RecallSettings(at_once=10, opens_per_hour=100))
+            assert (seen.under_way, seen.under_way + seen.waiting) == (len(due), 1000 - len(done))
+            ended = recall.c.bundle_id.in_([queue.numbers[number] for number in due])
+            connection.execute(recall.update().where(ended).values(finished_at=queue.clock(), outcome="done"))
         done.update(due)
-        queue.clock.advance(minutes=5)
+        queue.clock.advance(minutes=6)
     assert len(done) == 1000
     assert max(begun_in.values()) <= 100
     assert longest < 2, "a plan takes milliseconds, also on a machine that does other things"
@@ -214,10 +226,11 @@ class Library:
 
 @pytest.fixture
 def library(facility: Facility) -> Library:
-    return Library(facility, 50)
+    return Library(facility, 12)
 
 
-def test_a_service_is_asked_once_for_many_bundles_in_the_order_of_their_keys(library: Library) -> None:
+def test_a_service_is_asked_once_for_many_bundles_in_the_order_of_their_keys(facility: Facility) -> None:
+    library = Library(facility, 50)
     library.ask()
     result = Engine(library.site).run()
     assert (result.done, result.failed, result.waiting) == (0, 0, 50)
@@ -239,25 +252,25 @@ def test_a_service_is_asked_once_for_many_bundles_in_the_order_of_their_keys(lib
 
 
 def test_only_those_whose_turn_it_is_are_staged(make_facility: MakeFacility) -> None:
-    facility = make_facility(work='poll = "1s"\nretry_after = "1min"\n[recall]\nat_once = 20\n')
-    library = Library(facility, 50)
+    facility = make_facility(work='poll = "1s"\nretry_after = "1min"\n[recall]\nat_once = 4\n')
+    library = Library(facility, 10)
     library.ask()
     Engine(library.site).run()
-    assert [len(keys) for keys in library.tape.staged] == [20]
-    assert library.residencies() == {Residency.RECALLING: 20, Residency.OFFLINE: 30}
+    assert [len(keys) for keys in library.tape.staged] == [4]
+    assert library.residencies() == {Residency.RECALLING: 4, Residency.OFFLINE: 6}
     facility.clock.advance(hours=4)
-    assert Engine(library.site).run().done == 20
-    assert [len(keys) for keys in library.tape.staged] == [20, 20]
+    assert Engine(library.site).run().done == 4
+    assert [len(keys) for keys in library.tape.staged] == [4, 4]
 
 
 def test_what_can_be_read_is_brought_while_the_others_are_staged(library: Library) -> None:
-    library.tape.stage(library.keys[:10])
+    library.tape.stage(library.keys[:3])
     library.facility.clock.advance(hours=3)
     library.tape.staged.clear()
     library.ask()
     result = Engine(library.site).run()
-    assert (result.done, result.waiting) == (10, 40)
-    assert library.tape.staged == [sorted(library.keys[10:])]
+    assert (result.done, result.waiting) == (3, 9)
+    assert library.tape.staged == [sorted(library.keys[3:])]
 
 
 def test_a_few_that_are_waited_for_do_not_wait_for_the_others(library: Library) -> None:
@@ -313,7 +326,7 @@ def test_a_cancelled_recall_leaves_the_queue_and_can_be_asked_for_anew(library: 
     for position in range(3):
         assert cancel(library.site, library.name(position)).was_open
     assert not cancel(library.site, library.name(0)).was_open
-    assert library.residencies() == {Residency.OFFLINE: 49, Residency.RECALLING: 1}
+    assert library.residencies() == {Residency.OFFLINE: 11, Residency.RECALLING: 1}
     assert [row["outcome"] for row in library.rows()] == ["cancelled"] * 3 + [None]
     library.facility.clock.advance(hours=4)
     assert Engine(library.site).run().done == 1

@@ -8,6 +8,7 @@ from hsm_system import TAPE, Hsm
 from omero_archive.errors import ObjectOffline, PermitRefused
 from omero_archive.model import Key
 from omero_archive.states import CopyState, Residency
+from omero_archive.steps.recall import request_recall
 from site_fixtures import Facility
 
 
@@ -67,3 +68,26 @@ def test_a_copy_that_changed_on_the_mount_loses_its_word(facility: Facility, hsm
     facility.clock.advance(hours=2)
     with pytest.raises(PermitRefused):
         facility.release("ics")
+
+
+def test_recalls_of_many_bundles_become_one_command(facility: Facility, hsm: Hsm) -> None:
+    """So that the tape system reads its tapes in order."""
+    slugs = ("ics", "dicom", "ome-tiff")
+    facility.add(*slugs)
+    facility.work()
+    everything = [listed.key for listed in facility.site.services[TAPE].list("")]
+    hsm.put_all(everything, "safe")
+    facility.clock.advance(hours=2)
+    facility.work()
+    facility.release(*slugs)
+    facility.evict(*slugs)
+    hsm.put_all(everything, "offline")
+    for slug in slugs:
+        request_recall(facility.site, facility.name(slug), by="tester")
+    assert facility.work().waiting == len(slugs)
+    assert len(hsm.recalls()) == 1
+    hsm.put_all(everything, "safe")
+    facility.clock.advance(hours=1)
+    assert facility.work().done == len(slugs)
+    assert all(facility.reads_as_before(slug) for slug in slugs)
+    assert len(hsm.recalls()) == 1

@@ -5,13 +5,14 @@ from datetime import timedelta
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from omero_archive.access.items import Caller
 from omero_archive.access.policy import NAME_BYTES, AwayFile, decide, is_under
 from omero_archive.model import ServiceName
 from omero_archive.settings import MountRule, MountSettings, OnOpen
 
+QUIETLY = settings(deadline=None)  # the machine may be busy
 NAMES = st.sampled_from(["a", "ab", "b", "c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 SERVICES = st.lists(st.sampled_from([ServiceName("tape"), ServiceName("disk2")]), unique=True)
@@ -65,6 +66,7 @@ def fits(rule: MountRule, file: AwayFile) -> bool:
     return rule.service in (None, *file.services[:1]) and rule.group in (None, file.group) and under
 
 
+@QUIETLY
 @given(FILES, CALLERS, SETTINGS)
 def test_the_first_rule_that_fits_counts_and_who_is_excluded_is_denied(
     file: AwayFile, caller: Caller, settings: MountSettings
@@ -81,6 +83,7 @@ def test_the_first_rule_that_fits_counts_and_who_is_excluded_is_denied(
     assert verdict.why
 
 
+@QUIETLY
 @given(FILES, CALLERS, SETTINGS)
 def test_a_rule_after_the_one_that_counts_changes_nothing(
     file: AwayFile, caller: Caller, settings: MountSettings

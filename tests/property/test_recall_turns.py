@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omero_archive.catalogue.recalls import BATCH, OPENED, WAITED_FOR
@@ -37,6 +37,7 @@ limits = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(queue=queues, state=begun, limits=limits, seed=st.integers())
 def test_turns_keep_both_limits_and_leave_nothing_idle(
     queue: list[Waits], state: Begun, limits: RecallSettings, seed: int
@@ -54,6 +55,7 @@ def test_turns_keep_both_limits_and_leave_nothing_idle(
     assert begins(shuffled, state, limits, NOW) == turns
 
 
+@settings(deadline=None)
 @given(queue=queues, state=begun, limits=limits)
 def test_the_most_urgent_goes_first_then_who_asked_first(
     queue: list[Waits], state: Begun, limits: RecallSettings

@@ -395,6 +395,7 @@ def test_only_our_own_way_is_followed(near: Near, tmp_path: Path) -> None:
     secret = put(tmp_path, "secret", b"secret")
     put(near.tree.root, f"{bundle}/other", b"of another name")
     put(near.tree.root, "plain", b"plain")
+    put(near.tree.root, f".omero-archive/bundles/{key}", b"of no bundle")
     put(near.tree.root, f".omero-archive/incoming/{HOMELESS.name}/{key}", b"not ready")
     (near.tree.root / bundle / "there").symlink_to(secret)
     targets = [
@@ -439,6 +440,7 @@ def test_readers_find_files_and_directories_only(near: Near) -> None:
     assert near.find("n" * 300) is None
     assert near.find("a\0") is None
     assert near.find("\udfff") is None
+    assert [near.open(path) for path in ("a\0", "\udfff", "n" * 300, "", "a/file/below")] == [None] * 5
     root = near.find("")
     assert root is not None
     assert root[1].kind is EntryKind.DIRECTORY

@@ -1,5 +1,6 @@
 """The books of the mount in the catalogue: who waits is written there, and what became of their recalls is read."""
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -26,19 +27,26 @@ class Books:
         self._waiters = waiters
         self._lately = lately
         self._end = end
+        self._lock = threading.Lock()  # a round that is going on ends before the books are closed
+        self._is_closed = False
         self._written: dict[int, BundleWaiters] | None = None  # None: what an earlier life left was not yet removed
 
     def keep(self, now: float) -> None:
         """A round; `now` by the monotonic clock. Raises `DatabaseUnavailable`."""
-        self._look_after()
-        self._write(summed_up(self._waiters.everyone()), now)
-        with self._reach.asking():
-            self._reach.catalogue.seal()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._look_after()
+            self._write(summed_up(self._waiters.everyone()), now)
+            with self._reach.asking():
+                self._reach.catalogue.seal()
 
     def close(self) -> None:
         """Nobody waits here any more. Raises `DatabaseUnavailable`."""
-        with self._reach.begin() as connection:
-            waiting.drop_waiting(connection, self._mount)
+        with self._lock:
+            self._is_closed = True
+            with self._reach.begin() as connection:
+                waiting.drop_waiting(connection, self._mount)
 
     # ---- what became of them
 

@@ -21,7 +21,6 @@ from omero_archive.access.noted import NotedOpens
 from omero_archive.access.openlog import OpenLog
 from omero_archive.access.reach import Reach
 from omero_archive.access.waiters import Ticket, Waiters, Waiting
-from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ArchiveError
 from omero_archive.settings import MountSettings, OnOpen
 
@@ -33,7 +32,6 @@ class Timing:
     tick_s: float = 0.1
     books_s: float = 1.0
     flush_s: float = 30.0
-    rest_s: float = 1.0  # of the catalogue, after a failure
     decided_within_s: float = 30.0  # else whoever opens is told that it could not be found out
     threads: int = 4
     undecided: int = 4000
@@ -47,7 +45,7 @@ class Gate:
     def __init__(
         self,
         files: Files,
-        catalogue: Catalogue,
+        reach: Reach,
         *,
         settings: MountSettings,
         mount: str,
@@ -57,11 +55,11 @@ class Gate:
         self._files = files
         self._timing = timing or Timing()
         self._clock = clock
-        self._reach = Reach(catalogue, clock, rest_s=self._timing.rest_s)
+        self._reach = reach
         self._lately = Lately(clock)
         self._judge = Judge(files, settings, reach=self._reach, lately=self._lately)
         self._log = OpenLog(clock=clock)
-        self._noted = NotedOpens(catalogue.clock)
+        self._noted = NotedOpens(reach.catalogue.clock)
         self._waiters = Waiters(self._timing.waiting)
         self._desk = Desk(self._decide, threads=self._timing.threads, limit=self._timing.undecided)
         self._books = Books(self._reach, mount=mount, waiters=self._waiters, lately=self._lately, end=self._end)

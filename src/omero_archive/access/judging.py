@@ -84,7 +84,6 @@ class Judge:
         away = self._lately.find(path)
         if away is None:
             away = self._files.away(path)
-            self._reach.worked()
             if away is not None:
                 self._lately.found(path, away)
         return away

@@ -71,6 +71,11 @@ class ArchiveTree:
         direct = [name for name in settings.nearest_first if name in settings.mount.direct]
         self._direct = Direct({name: services[name] for name in direct}, begin=self._ask, clock=clock)
 
+    @property
+    def reach(self) -> Reach:
+        """The catalogue as it is asked here: whoever asks it beside us knows at once what we found out."""
+        return self._reach
+
     # ---- looking
 
     def look_near(self, path: str) -> Item | None:

@@ -138,9 +138,12 @@ def find(connection: sa.Connection, bundle_id: int) -> BundleRecord | None:
 
 def by_key(connection: sa.Connection, key: Key) -> BundleRecord | None:
     """The bundle that the file belongs to, None if it was never added."""
-    found = sa.select(bundle).join(file, file.c.bundle_id == bundle.c.id).where(file.c.key == key)
-    row = connection.execute(found).one_or_none()
+    row = connection.execute(_BY_KEY, {"key": key}).one_or_none()
     return None if row is None else _record(row)
+
+
+# Made once: it is asked at every open of a file that is away, and making it takes longer than the answer.
+_BY_KEY = sa.select(bundle).join(file, file.c.bundle_id == bundle.c.id).where(file.c.key == sa.bindparam("key"))
 
 
 def every(

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Integer, LargeBinary
+from sqlalchemy import Integer, LargeBinary, Text
 
+from omero_archive.catalogue.arrays import array
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord, by_key, file_record
 from omero_archive.catalogue.tables import bundle, copy, file
 from omero_archive.model import FileAttributes, Key, ServiceName
@@ -67,9 +68,7 @@ def with_bundle(connection: sa.Connection, key: Key) -> tuple[BundleRecord, File
     record = by_key(connection, key)
     if record is None:
         return None
-    usable = sa.and_(copy.c.file_id == file.c.id, copy.c.state.in_(USABLE))
-    query = sa.select(file, copy.c.service).outerjoin(copy, usable).where(file.c.key == key)
-    rows = connection.execute(query).all()
+    rows = connection.execute(_WITH_SERVICES, {"key": key}).all()
     if not rows:
         return None  # purged between the two looks
     services = {ServiceName(row.service) for row in rows if row.service is not None}
@@ -185,6 +184,12 @@ def _at() -> sa.CompoundSelect[Any]:
     return sa.union_all(exactly, below).limit(1)
 
 
+def _with_services() -> sa.Select[Any]:
+    """A file, once for each service that has a usable copy, or once for none."""
+    usable = sa.and_(copy.c.file_id == file.c.id, copy.c.state == sa.any_(array(USABLE, Text)))
+    return sa.select(file, copy.c.service).outerjoin(copy, usable).where(file.c.key == sa.bindparam("key"))
+
+
 def _by_rows() -> sa.Select[Any]:
     """The next rows as they stand in the index: those that are shown, and the last."""
     limit = sa.bindparam("limit", type_=Integer)
@@ -237,5 +242,6 @@ def _given(name: str) -> sa.BindParameter[bytes]:
 
 
 _AT = _at()
+_WITH_SERVICES = _with_services()
 _BY_ROWS = _by_rows()
 _BY_STEPS = _by_steps()

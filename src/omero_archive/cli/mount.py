@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,9 +47,7 @@ def mount(
     chosen = load_settings(settings_file(settings))
     root = chosen.archive.root
     if unmount:
-        found = unmount_root(root, dry_run=dry_run)
-        output.say(f"{root}: {found} {'would be' if dry_run else 'was'} unmounted.")
-        output.document({"command": "mount", "dry_run": dry_run, "mounted": dry_run, "root": root})
+        _unmount(output, root, dry_run=dry_run)
         return
     with open_site(chosen) as site, _patient(site) as catalogue:
         require_mountable(site)
@@ -56,16 +55,25 @@ def mount(
         if dry_run:
             tell(output, site, known)
             return
-        gate = _gate(site, catalogue)
+        tree = ArchiveTree(
+            near=site.near, catalogue=catalogue, services=site.services, settings=chosen, clock=site.clock
+        )
+        gate = Gate(tree, tree.reach, settings=chosen.mount, mount=mount_name(root))
         gate.start()
         try:
             options = MountOptions(allow_other=chosen.mount.allow_other, passthrough=passthrough)
-            mounted = mount_at(root, _tree(site, catalogue), gate, options)
+            mounted = mount_at(root, tree, gate, options)
             tell(output, site, known, passthrough=mounted.stats.passthrough)
             _serve(mounted, gate)
         finally:
             gate.close()
     output.say(f"{root} is unmounted. Files that are still open stay readable.")
+
+
+def _unmount(output: Output, root: Path, *, dry_run: bool) -> None:
+    found = unmount_root(root, dry_run=dry_run)
+    output.say(f"{root}: {found} {'would be' if dry_run else 'was'} unmounted.")
+    output.document({"command": "mount", "dry_run": dry_run, "mounted": dry_run, "root": root})
 
 
 @contextmanager
@@ -77,17 +85,6 @@ def _patient(site: Site) -> Iterator[Catalogue]:
         yield catalogue
     finally:
         catalogue.close()
-
-
-def _tree(site: Site, catalogue: Catalogue) -> ArchiveTree:
-    return ArchiveTree(
-        near=site.near, catalogue=catalogue, services=site.services, settings=site.settings, clock=site.clock
-    )
-
-
-def _gate(site: Site, catalogue: Catalogue) -> Gate:
-    name = mount_name(site.settings.archive.root)
-    return Gate(_tree(site, catalogue), catalogue, settings=site.settings.mount, mount=name)
 
 
 def _serve(mounted: Mounted, gate: Gate) -> None:

@@ -36,7 +36,7 @@ class _OpenFile:
     """What the descriptors of a node have in common."""
 
     node: Node
-    content: tuple[int, int, int]  # device, inode, mtime in ns: whose bytes these are
+    content: tuple[int, int, int]  # device, inode, ctime in ns: whose bytes these are
     fd: int  # where the server reads; -1 where the kernel does
     backing_id: int  # 0 where the server reads
     count: int = 0
@@ -120,7 +120,8 @@ class Backings:
             os.close(opened.fd)  # the kernel has its own hold of the file
         return _OpenFile(
             node=node,
-            content=(identity.device, identity.inode, identity.mtime_ns),
+            # An inode number may be used again, for a file with the same mtime, but not with the same ctime.
+            content=(identity.device, identity.inode, identity.ctime_ns),
             fd=-1 if backing_id else opened.fd,
             backing_id=backing_id,
         )

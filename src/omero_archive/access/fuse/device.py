@@ -263,7 +263,11 @@ def _mount_as_user(path: str, allow_other: bool) -> int:
         except FileNotFoundError as error:
             raise WrongUse("Only root can mount without fusermount3; install fuse3, or run this as root.") from error
         if run.returncode != 0:
-            raise DiskFailed(f"{path} could not be mounted: {run.stderr.strip()}")
+            said = run.stderr.strip()
+            advice = ", or let mount.allow_other be false: then only you see the mount"
+            if "user_allow_other" in said:
+                raise WrongUse(f"{path} was not mounted: {said}{advice}.")
+            raise DiskFailed(f"{path} could not be mounted: {said}")
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     if not fds:
         raise DiskFailed(f"{path} could not be mounted: fusermount3 sent no descriptor.")

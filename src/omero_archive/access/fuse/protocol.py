@@ -8,6 +8,7 @@ A request is `fuse_in_header` and a body that depends on the opcode; names in it
 `fuse_out_header` and a body; a reply with an error has no body, and its error is negative.
 """
 
+import mmap
 import stat
 import struct
 import sys
@@ -193,11 +194,11 @@ def pack_init(offer: Offer, *, passthrough: bool) -> bytes:
         48,  # congestion_threshold
         _MAX_WRITE,
         1,  # time_gran, ns
-        MAX_READ_BYTES // 4096,  # max_pages: what a read may ask for
+        MAX_READ_BYTES // mmap.PAGESIZE,  # max_pages: what a read may ask for
         0,  # map_alignment
         taken >> 32,
-        # How deep file systems may be stacked here: the backing file's own must be a plain one.
-        1 if passthrough else 0,
+        # FILESYSTEM_MAX_STACK_DEPTH, the most: backing files may then lie on an overlay, as in containers.
+        2 if passthrough else 0,
         0,  # request_timeout: none, opens may wait
     )
 

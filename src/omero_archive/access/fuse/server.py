@@ -32,16 +32,17 @@ _log = structlog.get_logger()
 
 
 class Request:
-    """What the kernel asks. `body` is overwritten by the next request; whoever needs it for longer copies it."""
+    """What the kernel asks. `body` and `room` are used again for the next request; who needs them for longer copies."""
 
-    __slots__ = ("body", "node", "pid", "uid", "unique")
+    __slots__ = ("body", "node", "pid", "room", "uid", "unique")
 
-    def __init__(self, unique: int, node: int, uid: int, pid: int, body: memoryview) -> None:
+    def __init__(self, unique: int, node: int, uid: int, pid: int, body: memoryview, room: memoryview) -> None:
         self.unique = unique
         self.node = node
         self.uid = uid
         self.pid = pid
         self.body = body
+        self.room = room  # for what is read
 
 
 _Act = Callable[[Request], None]
@@ -94,6 +95,7 @@ class Server:
         """Answer requests until the mount is gone."""
         buffer = bytearray(protocol.BUFFER_BYTES)
         view = memoryview(buffer)
+        room = memoryview(bytearray(protocol.MAX_READ_BYTES))
         target = [buffer]
         unpack, acts, guarded, fd = protocol.IN_HEADER.unpack_from, self._acts, self.channel.guarded, self._fd
         while True:
@@ -110,7 +112,7 @@ class Server:
             if act is None:
                 self.channel.error(unique, errno.ENOSYS)
             else:
-                guarded(unique, act, Request(unique, node, uid, pid, view[protocol.HEADER_BYTES : length]))
+                guarded(unique, act, Request(unique, node, uid, pid, view[protocol.HEADER_BYTES : length], room))
 
     def stop(self) -> None:
         """Answer who still waits, and let the threads end."""
@@ -200,9 +202,10 @@ class Server:
     def _read(self, request: Request) -> None:
         self.asked_to_read.set()
         handle, offset, size = protocol.READ_IN.unpack_from(request.body)
-        content = memoryview(bytearray(size))
-        length = os.preadv(self.backings.fd(handle), [content], offset)
-        self.channel.reply_bytes(request.unique, content[:length])
+        # Never less than asked for, where there is more: the kernel takes it for the end of the file.
+        room = request.room[:size] if size <= len(request.room) else memoryview(bytearray(size))
+        length = os.preadv(self.backings.fd(handle), [room], offset)
+        self.channel.reply_bytes(request.unique, room[:length])
 
     def _release(self, request: Request) -> None:
         (handle,) = protocol.HANDLE_IN.unpack_from(request.body)
