@@ -1,6 +1,7 @@
 """The life of a mount: servers that are killed, that find another's mount, that end, that are not root; its memory."""
 
 import errno
+import fcntl
 import mmap
 import os
 import re
@@ -165,21 +166,32 @@ def test_names_that_are_in_use_are_not_forgotten(tmp_path: Path, prune: str) -> 
 
 
 @pytest.fixture
-def directory_of_nobody() -> Iterator[Path]:
+def open_to_users() -> Iterator[None]:
+    """/dev/fuse for everybody, as udev makes it where it runs; one test process after the other."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    fcntl.flock(device, fcntl.LOCK_EX)
+    mode = stat.S_IMODE(os.fstat(device).st_mode)
+    os.chmod("/dev/fuse", 0o666)
+    try:
+        yield
+    finally:
+        os.chmod("/dev/fuse", mode)
+        os.close(device)
+
+
+@pytest.fixture
+def directory_of_nobody(open_to_users: None) -> Iterator[Path]:
     """A directory that everybody can reach, unlike pytest's own; with `m nt` and `store` for nobody."""
     if shutil.which("fusermount3") is None:
         missing("fusermount3 is not installed")
     directory = Path(tempfile.mkdtemp(prefix="oa-mount-"))
-    mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     try:
         os.chmod(directory, 0o755)
         for made in (directory / "m nt", directory / "store"):
             made.mkdir()
             os.chown(made, NOBODY, NOBODY)
-        os.chmod("/dev/fuse", 0o666)  # as udev makes it where it runs
         yield directory
     finally:
-        os.chmod("/dev/fuse", mode)
         shutil.rmtree(directory)
 
 
