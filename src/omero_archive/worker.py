@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
 import structlog
@@ -54,34 +55,38 @@ class Worker:
     async def _work(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._engine.recall_ended = lambda: _call(loop, self._called)
-        others = []
-        if "recall" in self._steps:
-            others.append(asyncio.create_task(listen_for_ever(self._engine.site.catalogue.dsn, self._called.set)))
         with _told_to_stop(self._stop.set):
             try:
-                while not self._stop.is_set():
-                    await self._work_while_reached()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._stop.wait(), AGAIN_S)
+                while not self._stop.is_set() and not await self._work_when_reached():
+                    await self._rest()
             finally:
                 self._engine.recall_ended = lambda: None
-                await _ended(others)
 
-    async def _work_while_reached(self) -> None:
+    async def _work_when_reached(self) -> bool:
+        """Work until told to stop; False if the queue could not be reached to begin with."""
         from procrastinate.exceptions import ConnectorException
 
         try:
-            async with self._engine.queue.open_async():
-                tasks = [asyncio.create_task(work) for work in self._tasks()]
-                tasks.append(asyncio.create_task(self._stop.wait()))  # type: ignore[arg-type]
-                try:
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    problems = await _ended(tasks)
-            for problem in problems:
-                raise problem
+            await self._engine.queue.open_async()
         except (ConnectorException, psycopg.Error) as error:
-            _log.warning("the queue cannot be reached", action="work", error=str(error.__cause__ or error).strip())
+            _cannot_reach(error)
+            await self._engine.queue.close_async()
+            return False
+        tasks = [asyncio.create_task(work) for work in self._tasks()]
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stop.set()  # for workers that are ended while PostgreSQL is away
+            problems = await _ended([*tasks, stopped])
+            await self._engine.queue.close_async()
+        for problem in problems:
+            raise problem
+        return True
+
+    async def _rest(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), AGAIN_S)
 
     def _tasks(self) -> "Iterator[asyncio._CoroutineLike[None]]":
         others = [step for step in self._steps if step != "recall"]
@@ -90,17 +95,25 @@ class Worker:
         if "recall" in self._steps:
             yield self._jobs(["recall"], at_once=RECALLS_AT_ONCE)
             yield self._plan_when_called()
+            yield listen_for_ever(self._engine.site.catalogue.dsn, self._called.set)
         yield self._plan_every_so_often()
 
     async def _jobs(self, steps: list[str], *, at_once: int) -> None:
-        await self._engine.queue.run_worker_async(
-            queues=steps, concurrency=at_once, wait=True, install_signal_handlers=False, delete_jobs="always"
-        )
+        """Do jobs. Where PostgreSQL goes away those at work are ended first; other workers do not wait for them."""
+        from procrastinate.exceptions import ConnectorException
+
+        while not self._stop.is_set():
+            try:
+                await self._engine.queue.run_worker_async(
+                    queues=steps, concurrency=at_once, wait=True, install_signal_handlers=False, delete_jobs="always"
+                )
+            except (ConnectorException, psycopg.Error) as error:
+                _cannot_reach(error)
+            await self._rest()
 
     async def _plan_every_so_often(self) -> None:
         poll_s = max(0.2, self._engine.site.poll.total_seconds())
         while True:
-            await asyncio.to_thread(self._engine.site.catalogue.seal)
             await self._plan(recalls_alone=False)
             self._engine.close_breaker_after_a_while()
             await asyncio.sleep(poll_s)
@@ -110,12 +123,15 @@ class Worker:
         while True:
             await self._called.wait()
             self._called.clear()
-            await self._plan(recalls_alone=True)
-            await asyncio.sleep(BREATH_S)
+            # Where the queue is long, a look takes its time: at most half of it is spent looking.
+            await asyncio.sleep(max(BREATH_S, await self._plan(recalls_alone=True)))
 
-    async def _plan(self, *, recalls_alone: bool) -> None:
+    async def _plan(self, *, recalls_alone: bool) -> float:
+        """Put on the queue what is due; how many seconds that took."""
         begun = time.monotonic()
         try:
+            if not recalls_alone:
+                await asyncio.to_thread(self._engine.site.catalogue.seal)
             jobs = await asyncio.to_thread(self._engine.planned, self._steps, recalls_alone=recalls_alone)
             with queue_reached():
                 if not recalls_alone:
@@ -123,8 +139,7 @@ class Worker:
                 await self._engine.defer(jobs)
         except ArchiveError as error:
             _log.warning("could not plan", action="plan", error=str(error))
-        else:
-            _log.debug("planned", action="plan", jobs=len(jobs), seconds=round(time.monotonic() - begun, 3))
+        return time.monotonic() - begun
 
 
 def _call(loop: asyncio.AbstractEventLoop, called: asyncio.Event) -> None:
@@ -132,7 +147,12 @@ def _call(loop: asyncio.AbstractEventLoop, called: asyncio.Event) -> None:
         loop.call_soon_threadsafe(called.set)
 
 
-async def _ended(tasks: "Sequence[asyncio.Task[None]]") -> list[Exception]:
+def _cannot_reach(error: Exception) -> None:
+    text = str(error.__cause__ or error).strip()
+    _log.warning("the queue cannot be reached; it is tried again", action="work", error=text)
+
+
+async def _ended(tasks: "Sequence[asyncio.Task[Any]]") -> list[Exception]:
     """End tasks, and wait until they have: what went wrong with them."""
     for task in tasks:
         task.cancel()

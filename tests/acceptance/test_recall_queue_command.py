@@ -189,9 +189,11 @@ def test_a_worker_hears_of_a_recall_at_once_also_after_postgresql_was_away(
     print(f"near after {first:.2f} s, and after PostgreSQL was away {second:.2f} s")
 
 
-def test_a_waiting_open_does_not_wait_for_a_copy_job(away: CommandSite) -> None:
+def test_a_waiting_open_does_not_wait_for_a_copy_job_also_after_postgresql_was_away(
+    away: CommandSite, postgres: EmbeddedPostgres
+) -> None:
     # A disk as slow as a tape: a copy of the plate takes longer than this test waits for it.
-    away.set_up(work=LONG_POLL, service='rate = "2 kB"\n')
+    away.set_up(work='poll = "1s"\nretry_after = "1min"\n', service='rate = "2 kB"\n')
     away.run("add", *[fileset.reference for fileset in away.good])
     with worker(away) as process:
         seconds_until(
@@ -201,6 +203,8 @@ def test_a_waiting_open_does_not_wait_for_a_copy_job(away: CommandSite) -> None:
                 if (row["task_name"], row["status"]) == ("copy", "doing")
             ]
         )
+        without_database(away, postgres, seconds=3)
         open_file(away)
-        seconds_until(lambda: bundle_row(away)["residency"] == "RECALLING", most=30)
+        seconds_until(lambda: bundle_row(away)["residency"] == "RECALLING", most=60)
+        assert process.poll() is None
         process.kill()

@@ -1,8 +1,6 @@
 """`check` tells which of three archive roots a site has, whether it works, and what programs see there."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,13 +22,6 @@ def facility(make_facility: MakeFacility, tmp_path: Path) -> Facility:
     return make_facility(near=tmp_path / "near")
 
 
-@pytest.fixture
-def at_root(facility: Facility) -> Iterator[ExitStack]:
-    """What is mounted at the archive root, taken away at the end."""
-    with ExitStack() as stack:
-        yield stack
-
-
 def told(findings: list[Finding]) -> str:
     return "\n".join(f"{'ok' if one.is_fine else 'FAIL'} {one.subject}: {one.text} {one.advice}" for one in findings)
 
@@ -42,85 +33,68 @@ def near_of(facility: Facility) -> Path:
 # ---- the three ways
 
 
-def test_a_plain_directory_is_told_as_such(make_facility: MakeFacility) -> None:
-    found = told(check_root(make_facility().site))
+def test_a_plain_directory_is_told_as_such_and_what_can_be_wrong_with_it(make_facility: MakeFacility) -> None:
+    facility = make_facility()
+    root = facility.demo.archive_root
+    found = told(check_root(facility.site))
     assert "ok archive root: " in found
     assert "a plain directory: near bytes lie in it; nothing to mount" in found
     assert 'ok images that are away: opening one fails with "No such file or directory", and recalls nothing' in found
     assert "archive mount" not in found
     assert "FAIL" not in found
+    with mounts.dead(root):  # ours, over the near bytes themselves
+        found = told(check_root(facility.site))
+    assert "by the settings near bytes lie in it too" in found
+    assert "Set `archive.near`" in found
+    root.rmdir()
+    assert "is not there Run `omero-archive init`" in told(check_root(facility.site))
 
 
-def test_near_elsewhere_and_nothing_at_the_root_is_a_fault(facility: Facility) -> None:
+def test_near_elsewhere_wants_something_at_the_root_that_shows_it(facility: Facility) -> None:
+    root = facility.demo.archive_root
     found = told(check_root(facility.site))
     assert "FAIL archive root: " in found
     assert "it is another directory, and nothing is mounted there" in found
     assert "Start `omero-archive mount`, or leave out `archive.near`" in found
-
-
-def test_a_mount_of_another_kind_is_told_as_such(facility: Facility, at_root: ExitStack) -> None:
-    at_root.enter_context(mounts.bound(near_of(facility), facility.demo.archive_root))
-    found = told(check_root(facility.site))
-    kind = mounted_at(facility.demo.archive_root)
-    assert kind is not None
-    assert f"shows {near_of(facility)}, through a mount of type {kind.kind}" in found
+    with mounts.bound(near_of(facility), root):
+        found, mounted = told(check_root(facility.site)), mounted_at(root)
+    assert mounted is not None
+    assert f"shows {near_of(facility)}, through a mount of type {mounted.kind}" in found
     assert '"No such file or directory", and recalls nothing' in found
     assert "FAIL" not in found
-
-
-def test_a_root_that_is_a_link_to_near_needs_no_mount(facility: Facility) -> None:
-    facility.demo.archive_root.rmdir()
-    facility.demo.archive_root.symlink_to(near_of(facility))
-    assert "FAIL" not in told(check_root(facility.site))
-
-
-def test_a_mount_whose_server_died_is_a_fault_and_hinders_no_other_look(facility: Facility, at_root: ExitStack) -> None:
-    at_root.enter_context(mounts.dead(facility.demo.archive_root))
-    found = told(check(facility.site))
+    with mounts.dead(root):
+        found = told(check(facility.site))
     assert "FAIL archive mount: " in found
     assert "is a dead mount: its server ended" in found
     assert "systemctl restart omero-archive-mount" in found
-    assert "ok service tape" in found
-
-
-def test_our_mount_over_the_directory_of_near_bytes_itself_is_a_fault(make_facility: MakeFacility) -> None:
-    facility = make_facility()
-    with mounts.dead(facility.demo.archive_root):
-        found = told(check_root(facility.site))
-    assert "by the settings near bytes lie in it too" in found
-    assert "Set `archive.near`" in found
-
-
-def test_a_directory_that_is_not_there_is_a_fault(make_facility: MakeFacility) -> None:
-    facility = make_facility()
-    facility.demo.archive_root.rmdir()
-    assert "is not there Run `omero-archive init`" in told(check_root(facility.site))
+    assert "ok service tape" in found, "the other looks were not hindered"
+    root.rmdir()
+    root.symlink_to(near_of(facility))
+    assert "FAIL" not in told(check_root(facility.site)), "a link to near needs no mount"
 
 
 # ---- near bytes
 
 
-def test_near_bytes_that_nothing_is_of_though_bundles_are_near_are_a_fault(make_facility: MakeFacility) -> None:
+def test_what_is_wrong_with_the_directory_of_near_bytes_is_told(
+    make_facility: MakeFacility, monkeypatch: pytest.MonkeyPatch
+) -> None:
     facility = make_facility()
     assert "ok near bytes: 0 bundles are near" in told(check_root(facility.site))
     facility.released("ics")
-    assert "ok near bytes: 1 bundles are near" in told(check_root(facility.site))
+    found = told(check_root(facility.site))
+    assert "ok near bytes: 1 bundles are near" in found
+    assert "cannot be told" not in found
+    with monkeypatch.context() as network:
+        network.setattr("omero_archive.linux._LOCAL", frozenset())
+        found = told(check_root(facility.site))
+    assert "ok near bytes: whether somebody has a file open cannot be told" in found
     facility.demo.archive_root.rename(facility.demo.archive_root.with_name("away"))
     facility.demo.archive_root.mkdir()  # an empty mount point
     facility = make_facility()
     found = told(check_root(facility.site))
     assert "FAIL near bytes: " in found
     assert "has nothing of ours, though 1 bundles are near by the catalogue" in found
-
-
-def test_where_open_files_cannot_be_told_it_is_said(
-    make_facility: MakeFacility, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    facility = make_facility()
-    facility.released("ics")
-    assert "cannot be told" not in told(check_root(facility.site))
-    monkeypatch.setattr("omero_archive.linux._LOCAL", frozenset())
-    assert "ok near bytes: whether somebody has a file open cannot be told" in told(check_root(facility.site))
 
 
 # ---- the mount's own

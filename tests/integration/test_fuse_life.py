@@ -220,7 +220,7 @@ def _read_as_nobody(path: Path) -> bytes:
 
 
 def test_files_that_the_kernel_cannot_read_itself_are_read_by_the_server(tmp_path: Path) -> None:
-    """The store lies on a mount that is stacked already, as an overlay is."""
+    """The store lies on a mount that is as deep as file systems may be stacked."""
     below, above = tmp_path / "below", tmp_path / "above"
     below.mkdir()
     above.mkdir()
@@ -238,3 +238,22 @@ def test_files_that_the_kernel_cannot_read_itself_are_read_by_the_server(tmp_pat
                 assert memory[:] == content
             wait_until(lambda: upper.stats()["open_files"] == 0, "all is released")
             assert "does not read these files itself" in upper.log.read_text()
+
+
+def test_the_kernel_reads_files_on_an_overlay_too(tmp_path: Path) -> None:
+    below = [tmp_path / name for name in ("lower", "upper", "work", "store")]
+    for directory in below:
+        directory.mkdir()
+    lower, upper, work, store = below
+    content = os.urandom(300_000)
+    (lower / "file").write_bytes(content)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    command = ["mount", "-t", "overlay", "overlay", "-o", options, str(store)]
+    with mounting(store):
+        if subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S).returncode != 0:
+            pytest.skip("no overlay can be mounted here")
+        with plain_mount(tmp_path) as mount, (mount.point / "file").open("rb") as file:
+            assert file.read() == content
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                assert memory[:] == content
+            assert "does not read these files itself" not in mount.log.read_text()

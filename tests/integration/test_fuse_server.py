@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from fuse_fixtures import PATIENCE_S, PlainMount, plain_mount, wait_until
-from omero_archive.access.fuse.resting import REST_S
 from omero_archive.access.items import inode_number
 
 pytestmark = pytest.mark.usefixtures("can_mount")
@@ -198,7 +197,6 @@ def test_what_could_not_be_found_out_is_neither_there_nor_gone(served: PlainMoun
         assert failed.value.errno == errno.EREMOTEIO
     finally:
         served.tell("catalogue on")
-    time.sleep(REST_S)
     assert (served.point / "dark/unknown").stat().st_size == 7
     assert len(os.listdir(served.point / "dark")) == 3
 

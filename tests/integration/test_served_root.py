@@ -42,30 +42,19 @@ def near_of(facility: Facility) -> Path:
     return facility.site.settings.archive.near_directory
 
 
-def test_nothing_is_changed_when_nothing_serves_the_root(facility: Facility) -> None:
+def test_nothing_is_changed_when_nothing_serves_the_root(facility: Facility, at_root: Callable[..., ExitStack]) -> None:
     facility.archive("ics")
     refuse(facility, RootNotServed, NOT_SHOWN.format("nothing is mounted there"))
-    assert not disk_below(near_of(facility))
-
-
-def test_nothing_is_changed_when_the_server_of_the_mount_died(
-    facility: Facility, at_root: Callable[..., ExitStack]
-) -> None:
-    facility.archive("ics")
-    at_root(mounts.dead)
-    rows = rows_of(facility.demo.omero_dsn)
-    with pytest.raises(RootNotServed, match=NOT_SHOWN.format("Transport endpoint is not connected")):
-        facility.release("ics")
-    assert rows_of(facility.demo.omero_dsn) == rows
-    assert facility.is_as_before("ics")
-    assert not disk_below(near_of(facility))
-    initialise(facility.site)  # and no other command stumbles over it
-
-
-def test_nothing_is_changed_when_the_root_is_not_there(facility: Facility) -> None:
-    facility.archive("ics")
+    with at_root(mounts.dead):
+        rows = rows_of(facility.demo.omero_dsn)
+        with pytest.raises(RootNotServed, match=NOT_SHOWN.format("Transport endpoint is not connected")):
+            facility.release("ics")
+        assert rows_of(facility.demo.omero_dsn) == rows
+        initialise(facility.site)  # and no other command stumbles over it
     facility.demo.archive_root.rmdir()
     refuse(facility, RootNotServed, NOT_SHOWN.format("No such file or directory"))
+    assert facility.is_as_before("ics")
+    assert not disk_below(near_of(facility))
 
 
 def test_nothing_is_changed_when_a_mount_shows_other_things(

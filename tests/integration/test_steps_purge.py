@@ -7,7 +7,7 @@ from omero_changes import deleted_in_omero
 
 from interruptions import Stopped, stopped_before
 from omero_archive.catalogue import bundles
-from omero_archive.catalogue.tables import bundle
+from omero_archive.catalogue.tables import bundle, waiting_open
 from omero_archive.errors import ArchiveError, PermitRefused, ServiceUnavailable, UnknownObject, WrongState
 from omero_archive.steps.recall import request_recall
 from omero_archive.steps.reconcile.look import Scope, look
@@ -58,6 +58,10 @@ def test_a_deleted_bundle_is_purged_and_every_digest_stays_in_the_events(
         facility.evict(slug)
     number, wanted = facility.record(slug).id, set(objects_of(facility, slug))
     others = set(objects_of(facility, "plate"))
+    left_by_a_dead_mount = {"mount": "here:/x", "bundle_id": number, "waiters": 1, "who": "java of alice"}
+    times = dict.fromkeys(("since", "until"), facility.clock())
+    with facility.site.catalogue.begin() as connection:
+        connection.execute(waiting_open.insert().values(**left_by_a_dead_mount, **times))
     deleted_in_omero(facility, slug)
     before = everything(facility)
     planned = purge_dry(facility.site, facility.name(slug))

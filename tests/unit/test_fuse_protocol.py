@@ -103,7 +103,7 @@ def test_init_of_an_old_and_of_a_new_kernel() -> None:
     assert not protocol.parse_init(bytes.fromhex("07000000 2d000000 00000200 fbfffb33 20000000")).has_passthrough
 
 
-@pytest.mark.parametrize(("passthrough", "flags2", "depth"), [(True, 32, 1), (False, 0, 0)])
+@pytest.mark.parametrize(("passthrough", "flags2", "depth"), [(True, 32, 2), (False, 0, 0)])
 def test_init_takes_of_the_offer_what_is_used(passthrough: bool, flags2: int, depth: int) -> None:
     offer = protocol.Offer(major=7, minor=45, max_readahead=131072, flags=Init((1 << 40) - 1))
     told = struct.unpack("<IIIIHHIIHHIIH22x", protocol.pack_init(offer, passthrough=passthrough))

@@ -7,6 +7,7 @@ catalogue. Size, times, mode and owner are those of the original, near or away.
 Paths are relative to the archive's root, which is the empty text. Nothing here waits for tape, and nothing is changed.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,13 @@ class ArchiveTree:
     def open_near(self, path: str) -> Opened | None:
         """The bytes of a file that is near, at once; None: it is not near. Raises `DiskFailed`."""
         fd = self._near.open(path)
-        return None if fd is None else Opened(fd=fd, identity=entry_of(fd).identity)
+        if fd is None:
+            return None
+        found = entry_of(fd)
+        if found.kind is EntryKind.FILE:
+            return Opened(fd=fd, identity=found.identity)
+        os.close(fd)
+        return None
 
     def open_direct(self, path: str) -> Opened | None:
         """The bytes of a file where a service of `mount.direct` keeps it; None: from none of them now.

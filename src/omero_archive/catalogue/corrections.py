@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger
 from omero_archive.catalogue.arrays import array
 from omero_archive.catalogue.bundles import BundleRecord
 from omero_archive.catalogue.events import WROTE, actor, now, record
-from omero_archive.catalogue.tables import bundle, copy, event, file, image, manifest, recall
+from omero_archive.catalogue.tables import bundle, copy, event, file, image, manifest, recall, waiting_open
 from omero_archive.model import Bundle, ServiceName, printable
 
 PURGED = "purged"
@@ -62,7 +62,7 @@ def record_deletions(
 
 def forget_bundle(connection: sa.Connection, found: BundleRecord) -> None:
     """Take a bundle out of the catalogue with all that belongs to it; its events stay."""
-    for table in (recall, manifest, copy, image, file):
+    for table in (waiting_open, recall, manifest, copy, image, file):
         connection.execute(table.delete().where(table.c.bundle_id == found.id))
     connection.execute(bundle.delete().where(bundle.c.id == found.id))
     record(connection, found.id, PURGED, old=found.residency, detail={"bundle": found.name})

@@ -197,8 +197,8 @@ def pack_init(offer: Offer, *, passthrough: bool) -> bytes:
         MAX_READ_BYTES // mmap.PAGESIZE,  # max_pages: what a read may ask for
         0,  # map_alignment
         taken >> 32,
-        # How deep file systems may be stacked here: the backing file's own must be a plain one.
-        1 if passthrough else 0,
+        # FILESYSTEM_MAX_STACK_DEPTH, the most: backing files may then lie on an overlay, as in containers.
+        2 if passthrough else 0,
         0,  # request_timeout: none, opens may wait
     )
 

@@ -17,7 +17,7 @@ class ServedTree(Protocol):
         """From the disk alone, at once. None says nothing about the archive."""
 
     def look(self, path: str) -> Item | None:
-        """What lies at a path; None: there is no such thing. May take time."""
+        """What lies at a path; None: there is no such thing. May take time, but fails at once while it is known to."""
 
     def list(self, path: str) -> Iterator[tuple[str, Item]]:
         """All that lies in a directory. May take time."""

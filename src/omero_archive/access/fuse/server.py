@@ -23,7 +23,6 @@ from omero_archive.access.fuse.opens import Opens
 from omero_archive.access.fuse.pool import Pool
 from omero_archive.access.fuse.protocol import Opcode
 from omero_archive.access.fuse.pruning import Pruning
-from omero_archive.access.fuse.resting import Resting
 from omero_archive.access.fuse.served import ServedGate, ServedTree
 from omero_archive.access.items import Item, ItemKind
 from omero_archive.errors import ArchiveError
@@ -70,7 +69,6 @@ class Server:
         self.opens = Opens(self.channel, gate, self.nodes, self.backings)
         self._listings = Listings(tree, self.nodes)
         self._pool = Pool(limits.threads)
-        self._resting = Resting()
         self._pruning = Pruning(self.channel, self.nodes)
         self._acts = self._table()
         self.offer: protocol.Offer | None = None
@@ -163,8 +161,7 @@ class Server:
 
     def _look(self, unique: int, parent: Node, name: bytes, path: str) -> None:
         try:
-            with self._resting.asking():
-                item = self._tree.look(path)
+            item = self._tree.look(path)
         except ArchiveError:
             known = self.nodes.child(parent, name)
             if known is None:
@@ -221,8 +218,7 @@ class Server:
         self._pool.submit(partial(self.channel.guarded, request.unique, open_it))
 
     def _list(self, unique: int, node: Node) -> None:
-        with self._resting.asking():
-            handle = self._listings.open(node)
+        handle = self._listings.open(node)
         if not self.channel.reply(unique, protocol.pack_open(handle)):
             self._listings.close(handle)
 
