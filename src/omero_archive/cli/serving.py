@@ -62,7 +62,7 @@ def unmount_root(root: Path, *, dry_run: bool) -> str:
 
 
 def survey(site: Site, catalogue: Catalogue) -> Survey:
-    """What the catalogue says. Raises `DiskFailed` without `near`, or where bundles should be in it and none ever was."""
+    """What the catalogue says. Raises `DiskFailed` without `near`, or where bundles should be and none ever was."""
     try:
         begun = site.near.is_begun()
     except OriginalUnfit as error:
