@@ -31,10 +31,10 @@ class Work:
 
 @dataclass(slots=True, kw_only=True)
 class Taken:
-    """Seconds by work and way, and the server's processor seconds per GiB by way."""
+    """Seconds by work and way; processor seconds of both servers for each byte or open, by work."""
 
     seconds: dict[str, list[list[float]]] = field(default_factory=dict)
-    cpu: dict[int, list[float]] = field(default_factory=dict)
+    cpu: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
 class AccessBench:
@@ -49,7 +49,8 @@ class AccessBench:
         self._small_files = [omero.key(path) for path in omero.small.files]
         self._lists = self._write_lists(omero.directory)
         self._works = self._all_works(omero)
-        self.taken = Taken(seconds={work.name: [[], [], []] for work in self._works}, cpu={1: [], 2: []})
+        self.taken = Taken(seconds={work.name: [[], [], []] for work in self._works}, cpu={})
+        self.taken.cpu = {work.name: ([], []) for work in self._works if work.cpu}
 
     def round(self, number: int) -> None:
         """Every kind of access once in all ways; each round begins with another."""
@@ -60,7 +61,8 @@ class AccessBench:
                 before = self._servers[way - 1].cpu_s if way else 0.0
                 self.taken.seconds[work.name][way].append(self._client.seconds(*work.words(self._ways[way])))
                 if work.cpu and way:
-                    self.taken.cpu[way].append((self._servers[way - 1].cpu_s - before) / (work.count / (1 << 30)))
+                    spent = self._servers[way - 1].cpu_s - before
+                    self.taken.cpu[work.name][way - 1].append(spent / work.count)
 
     def accesses(self) -> list[Access]:
         """The lines of the table."""
@@ -81,12 +83,15 @@ class AccessBench:
         return found
 
     def cpu_figures(self) -> list[Figure]:
-        """The servers' processor time of the cold sequential reading."""
-        names = {1: "processor time of the mount's server", 2: "the same where the server reads"}
-        return [
-            Figure(name=f"{names[way]}, sequential, cold", said=f"{median(spent):.2f} s for a GiB")
-            for way, spent in self.taken.cpu.items()
-        ]
+        """The servers' processor time, for a GiB or for one open."""
+        found = []
+        for work in self._works:
+            if work.cpu:
+                mount, other = (_cpu(median(spent), work.unit) for spent in self.taken.cpu[work.name])
+                found.append(
+                    Figure(name=f"processor time of the server: {work.name}", said=f"{mount}; {other} where it reads")
+                )
+        return found
 
     def _prepare(self, work: Work) -> None:
         if work.cold_bytes:
@@ -120,7 +125,7 @@ class AccessBench:
             Work(name="random 4 KiB, warm", unit="IOPS", count=RANDOM_WARM, goal=RANDOM,
                  words=lambda way: ("random", way / large, str(RANDOM_WARM), "warm")),
             Work(name="open and close", unit="µs", count=OPENS, words=lambda way: ("opens", way / small, str(OPENS)),
-                 goal=OPEN),
+                 goal=OPEN, cpu=True),
             Work(name="stat of a name that was never looked up", unit="µs", count=files, cold_names=True,
                  words=lambda way: ("stats", self._lists[way])),
             Work(name="stat again", unit="µs", count=files, words=lambda way: ("stats", self._lists[way], "warm")),
@@ -129,3 +134,8 @@ class AccessBench:
             Work(name="the same names again", unit="ms", count=beside,
                  words=lambda way: ("names", way / directory, "warm")),
         ]  # fmt: skip
+
+
+def _cpu(seconds: float, unit: str) -> str:
+    """Processor time of one byte as that of a GiB, or of one open."""
+    return f"{seconds * (1 << 30):.2f} s for a GiB" if unit == "MB/s" else f"{seconds * 1e6:.0f} µs for each"

@@ -58,7 +58,10 @@ class Server:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of processor time that it has used so far."""
+        """Seconds of processor time that its threads have used so far, in nanoseconds where the kernel counts them."""
+        counted = [_spent(thread) for thread in Path(f"/proc/{self.process.pid}/task").iterdir()]
+        if None not in counted:
+            return sum(one for one in counted if one is not None)
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -68,6 +71,14 @@ class Server:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         (line,) = (line for line in lines if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024
+
+
+def _spent(thread: Path) -> float | None:
+    """The processor seconds of one thread; None where the kernel does not count them (CONFIG_SCHED_INFO)."""
+    try:
+        return int((thread / "schedstat").read_text().split()[0]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 @contextmanager

@@ -10,7 +10,6 @@ the bundle is away; so for them too one rename is all. The link in OMERO's repos
 """
 
 import errno
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +23,6 @@ from omero_archive.files import (
     Tree,
     delete_near,
     delete_twins,
-    entry_of,
     no_model,
     remove_empty_directories,
     remove_links,
@@ -136,15 +134,13 @@ class Near:
     def open(self, path: str) -> int | None:
         """A descriptor of the plain file that is readable at a path of the archive; None if it is not near.
 
-        Between looking and opening it may be evicted: then it is not near. Raises `DiskFailed`.
+        Between looking and opening it may be evicted: then it is not near. Or replaced by another thing, which nothing
+        of ours does: whoever gets the descriptor looks at what it is. Raises `DiskFailed`.
         """
         if not path or not _is_shown(path):
             return None
         with _looking(self.tree, path):
-            fd = self._open_at(path)
-            if fd is None or entry_of(fd).kind is EntryKind.FILE:
-                return fd
-            os.close(fd)
+            return self._open_at(path)
         return None
 
     def _open_at(self, path: str) -> int | None:

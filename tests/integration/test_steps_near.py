@@ -171,6 +171,20 @@ def test_the_order_is_that_of_all_times_whoever_knows_them(make_facility: MakeFa
         assert [bundle.name for bundle in found] == [facility.name(slug) for slug in order]
 
 
+def test_what_is_on_its_way_has_its_room_already(make_facility: MakeFacility) -> None:
+    facility = make_facility(keep_originals="0d")
+    facility.released("plate", "dicom")
+    facility.evict("plate", "dicom")
+    room = size_of(facility, "plate", "dicom") - 1
+    facility = make_facility(facility.clock, keep_originals="0d", archive=f"max_size = {room}\n")
+    with facility.site.catalogue.begin() as connection:
+        bundles.move(connection, facility.record("plate"), Residency.RECALLING)
+    with pytest.raises(NotEnoughSpace, match="1 more than there is room for"):
+        facility.recall("dicom")
+    facility.recall("plate")
+    assert facility.residency("plate") is Residency.ONLINE
+
+
 def test_what_is_pinned_held_kept_or_half_recalled_never_makes_room(make_facility: MakeFacility) -> None:
     facility = make_facility(keep_originals="0d")
     facility.released(*SETS, "pyramid")

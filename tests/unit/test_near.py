@@ -455,7 +455,7 @@ def test_what_goes_while_a_reader_looks_is_not_near(near: Near, place: Place) ->
     with FaultyDisk() as calm:
         assert bytes_at(near, key) == content_of(key)
     reads = len(calm.calls)
-    assert reads > 2
+    assert reads >= 2
     for at in range(1, reads + 1):
         with Going(near, place, at):
             assert bytes_at(near, key) in (None, content_of(key))

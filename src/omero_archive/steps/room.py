@@ -18,7 +18,7 @@ def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
     Never evicted: what is pinned, on hold, open, or being recalled; and what is in its undo window
     (`keep_originals`), unless the settings let a full disk shorten it. Even then it goes last.
     """
-    missing = _missing(site, wanted)
+    missing = _missing(site, wanted, for_bundle=for_bundle)
     if missing <= 0:
         return
     for bundle in _candidates(site, for_bundle):
@@ -26,7 +26,7 @@ def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
             evict(site, bundle.name)
         except (Refused, Busy):
             continue  # no permit now, pinned meanwhile, open, or somebody is at it: the next
-        missing = _missing(site, wanted)
+        missing = _missing(site, wanted, for_bundle=for_bundle)
         if missing <= 0:
             return
     raise NotEnoughSpace(
@@ -36,19 +36,24 @@ def make_room(site: Site, wanted: int, *, for_bundle: BundleRecord) -> None:
     )
 
 
-def _missing(site: Site, wanted: int) -> int:
+def _missing(site: Site, wanted: int, *, for_bundle: BundleRecord | None = None) -> int:
     """How many bytes too few there are, by the free space and by the quota; zero or less is enough."""
     archive = site.settings.archive
     by_disk = wanted + archive.min_free - site.near.free_bytes()
     if archive.max_size is None:
         return by_disk
-    return max(by_disk, _used(site) + wanted - archive.max_size)
+    is_counted = for_bundle is not None and for_bundle.residency is Residency.RECALLING
+    return max(by_disk, _used(site) + (0 if is_counted else wanted) - archive.max_size)
 
 
 def _used(site: Site) -> int:
-    """The bytes of what is near, as the catalogue knows it."""
+    """The bytes of what is near or on its way, as the catalogue knows it.
+
+    Many bundles are on their way at once, for hours: each counts whole from its beginning, or all of them together
+    would have room that each was told of alone.
+    """
     with site.catalogue.begin() as connection:
-        return bundles.bytes_in(connection, Residency.ONLINE)
+        return sum(bundles.bytes_in(connection, state) for state in (Residency.ONLINE, Residency.RECALLING))
 
 
 def windows_over(site: Site) -> list[BundleRecord]:
