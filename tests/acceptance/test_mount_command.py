@@ -277,6 +277,7 @@ def test_near_that_was_never_begun_is_not_served(site: MountSite) -> None:
     site.stop()
     near = site.demo.directory / "OMERO" / "Near"
     near.rename(near.with_name("Elsewhere"))
+    site.commands.run("mount", exits=4)
     near.mkdir()
     try:
         ended = site.commands.run("mount", exits=4)
