@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from omero_archive.catalogue import bundles
+from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import Request
 from omero_archive.catalogue.tables import bundle
 from omero_archive.demo.postgres import EmbeddedPostgres
@@ -169,6 +169,19 @@ def test_the_order_is_that_of_all_times_whoever_knows_them(make_facility: MakeFa
             last_used(facility, slug, 30 - minutes)
         found = list(_candidates(facility.site, replace(facility.record("ics"), id=-1)))
         assert [bundle.name for bundle in found] == [facility.name(slug) for slug in order]
+
+
+@pytest.mark.parametrize("how", ["evict", "unarchive"])
+def test_a_recall_that_was_asked_for_while_the_bytes_came_is_over_when_they_go(facility: Facility, how: str) -> None:
+    facility.released("ics")
+    number = facility.record("ics").id
+    with facility.site.catalogue.begin() as connection:
+        recalls.ask(connection, number, "somebody", "opened it a moment ago", priority=recalls.OPENED)
+    facility.evict("ics") if how == "evict" else facility.unarchive("ics")
+    with facility.site.catalogue.begin() as connection:
+        assert not recalls.is_open(connection, number)
+    facility.work()
+    assert facility.residency("ics") is (Residency.OFFLINE if how == "evict" else Residency.RESIDENT)
 
 
 def test_what_is_on_its_way_has_its_room_already(make_facility: MakeFacility) -> None:

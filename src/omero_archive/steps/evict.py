@@ -5,7 +5,7 @@ The bundle becomes unreadable in one rename, that is recorded, and only then the
 
 from collections.abc import Sequence
 
-from omero_archive.catalogue import bundles
+from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import Busy, WrongState
 from omero_archive.files import disk_errors, same_time
@@ -40,6 +40,8 @@ def evict(site: Site, name: BundleName) -> int:
             require_closed(site, place)
             site.near.take_out(place)
             with site.catalogue.begin() as connection:
+                # Whoever asked while it came near has had it; left open, that would bring it back again.
+                recalls.finish(connection, bundle.id, "done")
                 bundles.move(connection, bundle, Residency.OFFLINE, near_since=None)
         elif site.near.is_taken_out(place):
             granted = _granted(site, bundle, files)  # interrupted after the rename: the bytes are still to go

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
 
-from omero_archive.catalogue import bundles
+from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
 from omero_archive.files import EntryKind, Reading, Tree, same_time, temporary_of, translated
@@ -115,6 +115,7 @@ def clear(site: Site, name: BundleName) -> None:
         site.near.forget(place)  # before it is recorded: afterwards nobody would come back for it
         with site.catalogue.begin() as connection:
             bundles.identified(connection, identities)
+            recalls.finish(connection, bundle.id, "done")  # asked for while it was near already
             bundles.move(connection, bundle, Residency.RESIDENT, intent=None, near_since=None, released_at=None)
             if bundle.decision is Decision.APPROVED:
                 bundles.decide(connection, bundle, Decision.RETURNED, note="unarchived")
