@@ -18,7 +18,7 @@ from site_fixtures import flip_a_byte
 SLUGS = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 STREAMS = ("FileInputStream", "RandomAccessFile")
 CHANNELS = ("FileChannel", "transferTo", "map")
-WAIT_S = 2.0
+WAIT_S = 1.0
 
 # All but one fileset fail at once; which lies where is the demo's own template path.
 POLICY = """
@@ -29,7 +29,7 @@ on_open = "deny"
 [[mount.rules]]
 under = "{plate}"
 on_open = "wait"
-wait = "2s"
+wait = "1s"
 [[mount.rules]]
 under = "{pyramid}"
 on_open = "wait"
