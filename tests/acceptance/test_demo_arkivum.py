@@ -21,7 +21,7 @@ def test_the_story_is_true_on_an_appliance_and_nothing_is_read_that_is_on_tape(t
     place = tmp_path / "demo"
     told = run("--service", "arkivum", "--dir", str(place), "--large-mib", "4", "--keep", "--json")
     try:
-        assert told.returncode == 0, told.stderr[-4000:]
+        assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
         document = json.loads(told.stdout[told.stdout.rindex("\n{") :])
         assert document["lost"] == 0
         assert document["claims"] >= 20
