@@ -23,6 +23,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── NotEnoughSpace
     │   ├── DiskFailed
     │   ├── Busy
+    │   ├── NotMounted
     │   └── ObjectOffline
     ├── ItemFailed                    exit 1   one item failed, the others went on
     │   ├── SourceChanged                      (retryable)
@@ -131,6 +132,10 @@ class DiskFailed(Unavailable):
 
 class Busy(Unavailable):
     """Another process is working on this bundle, or has one of its files open."""
+
+
+class NotMounted(Unavailable):
+    """A directory is not the site's on this host, as where a disk is not mounted; nothing is concluded from it."""
 
 
 class ObjectOffline(Unavailable):

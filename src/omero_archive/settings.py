@@ -192,6 +192,7 @@ class CommonSettings(_Table):
     type: str
     rate: Size | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0, le=20)
+    streams: int | None = Field(default=None, ge=1)
     read_only: bool = False
     distance: int = 0
 
@@ -261,6 +262,10 @@ class WorkSettings(_Table):
     attempts: int = Field(default=10, ge=1)
     retry_after: Duration = timedelta(minutes=1)
     poll: Duration = timedelta(minutes=1)
+    streams: int = Field(default=2, ge=1, le=64)
+    stalled_after: Duration = timedelta(seconds=30)
+    nice: int = Field(default=0, ge=0, le=19)
+    idle_io: bool = False
     max_failures: int = Field(default=100, ge=1)
     max_failure_rate: float = Field(default=0.5, gt=0, le=1)
 
@@ -315,6 +320,12 @@ class RecallSettings(_Table):
     opens_per_hour: int = Field(default=1000, ge=1)
 
 
+class MetricsSettings(_Table):
+    """`[metrics]`: where a worker tells Prometheus what it does."""
+
+    listen: str | None = None
+
+
 class Settings(_Table):
     """All settings. `services` maps each name to its table, with `type`."""
 
@@ -327,6 +338,7 @@ class Settings(_Table):
     recall: RecallSettings = RecallSettings()
     work: WorkSettings = WorkSettings()
     audit: AuditSettings = AuditSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _services_are_defined(self) -> Self:

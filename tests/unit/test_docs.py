@@ -24,6 +24,7 @@ from omero_archive.settings import (
     AuditSettings,
     CatalogueSettings,
     CommonSettings,
+    MetricsSettings,
     MountRule,
     MountSettings,
     OmeroSettings,
@@ -56,6 +57,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "recall": RecallSettings,
     "work": WorkSettings,
     "audit": AuditSettings,
+    "metrics": MetricsSettings,
 }
 
 

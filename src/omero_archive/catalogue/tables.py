@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    Uuid,
     false,
     text,
 )
@@ -72,6 +73,51 @@ def _failures() -> list[Column[Any]]:
         Column("needs_attention", Boolean, nullable=False, server_default=false()),
     ]
 
+
+# One row: who we are. A marker file with its id lies in each directory that all hosts must see alike.
+site = Table(
+    "site",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("omero_uuid", Text),  # of OMERO's database, as it was when it was first asked
+)
+
+# The processes that do work, on all hosts. One whose beat is old has died, or sleeps, or cannot reach us.
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("host_label", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("queues", ARRAY(Text), nullable=False),
+    Column("streams", Integer, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("ix_worker_alive", "beat_at", postgresql_where=text("ended_at IS NULL")),
+)
+
+# One try of one worker at one slice: only it may record what became of the copies that name it.
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("worker_id", BigInteger, ForeignKey("worker.id"), nullable=False),
+    Column("step", Text, nullable=False),  # copy, verify, confirm
+    Column("service", Text, nullable=False),
+    Column("files", Integer, nullable=False),  # what it took
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("done_files", Integer, nullable=False, server_default=text("0")),  # as of its last beat
+    Column("done_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("begun_at", DateTime(timezone=True), nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("outcome", Text),  # done, handed back, taken over
+    Index("ix_attempt_open", "service", "step", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_attempt_ended_at", "ended_at"),
+)
 
 bundle = Table(
     "bundle",
@@ -160,6 +206,7 @@ copy = Table(
     Column("file_id", BigInteger, ForeignKey("file.id"), nullable=False),
     Column("service", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("attempt_id", BigInteger),  # who is at work on it; null: nobody. Counts while that attempt is open
     Column("sha256", Text),  # of the content that was verified there
     Column("verified_at", DateTime(timezone=True)),
     Column("confirmed_at", DateTime(timezone=True)),  # when the service last said "durable"
@@ -173,6 +220,7 @@ copy = Table(
     UniqueConstraint("file_id", "service"),
     Index("ix_copy_bundle_id_service", "bundle_id", "service"),
     Index("ix_copy_service_checked_at", "service", "checked_at"),
+    Index("ix_copy_attempt_id", "attempt_id", postgresql_where=text("attempt_id IS NOT NULL")),
     Index("ix_copy_unfinished", "service", "state", "id", postgresql_where=text("state <> 'DURABLE'")),
 )
 
