@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from offline_service import OfflineService
+from omero_archive.catalogue import copies
 from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK
 from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.service import Answer, Capabilities, Incoming, ObjectStatus, Outcome
