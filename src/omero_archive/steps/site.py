@@ -1,5 +1,6 @@
 """Everything a step works with, wired by `app.py`."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ class Site:
 
     def link_target(self, key: Key) -> str:
         """Where the link at an original's path points."""
-        return str(self.settings.archive.root / key)
+        return os.path.join(self.settings.archive.root, key)  # for 10^5 files; a Path takes ten times as long
 
     def prove_offline(self) -> OfflineProof:
         """The proof that OMERO is off now. Raises `OmeroIsOn`."""
