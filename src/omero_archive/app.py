@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 
+from omero_archive.catalogue import counts
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ServiceIsReadOnly, SettingsError
 from omero_archive.model import Clock, Key, ServiceName
@@ -143,6 +144,12 @@ def initialise(site: Site) -> list[str]:
     if found != wanted:
         site.catalogue.migrate()
         done.append(f"brought the catalogue's schema to version {wanted}")
+    with site.catalogue.begin() as connection:
+        is_wrong = bool(counts.differences(connection))
+    if is_wrong:
+        with site.catalogue.begin() as connection:
+            counts.count_anew(connection)
+        done.append("counted the copies anew: what was kept of them was wrong")
     if apply_queue_schema(site.catalogue.dsn):
         done.append("made the tables of the job queue")
     archive = site.settings.archive
