@@ -36,7 +36,7 @@ from omero_archive.steps.history import sentence
 from omero_archive.steps.rebuild import plan, rebuild
 from omero_archive.steps.rebuild_bundle import Failed, Rebuilt
 from omero_archive.steps.release import release
-from site_fixtures import (Facility, MakeFacility, MovableClock, flip_a_byte, left_below, rows_of)
+from site_fixtures import Facility, MakeFacility, MovableClock, flip_a_byte, left_below, rows_of
 
 TWO = {"copies_on": ("tape", "disk2")}
 

@@ -13,7 +13,7 @@ from omero_archive.app import initialise
 from omero_archive.errors import RootNotServed
 from omero_archive.states import Residency
 from omero_archive.steps.release import release
-from site_fixtures import (Facility, MakeFacility, disk_below, left_below, rows_of)
+from site_fixtures import Facility, MakeFacility, disk_below, left_below, rows_of
 
 NOT_SHOWN = "does not show what lies in .*{}.*Start `omero-archive mount`"
 

@@ -14,7 +14,7 @@ from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import Residency
 from omero_archive.steps.release import release
 from omero_archive.steps.site import no_progress
-from site_fixtures import (Facility, disk_below, left_below)
+from site_fixtures import Facility, disk_below, left_below
 
 SLUGS = ("ics", "omero4")  # one with a directory of its own, one without
 MOST_CHANGES = 80

@@ -26,7 +26,16 @@ from omero_archive.steps.add import add
 from omero_archive.steps.evict import evict, evict_dry
 from omero_archive.steps.permits import permits
 from omero_archive.steps.room import _candidates
-from site_fixtures import (Facility, MakeFacility, MovableClock, disk_below, file_facts, flip_a_byte, left_below, opened_facility)
+from site_fixtures import (
+    Facility,
+    MakeFacility,
+    MovableClock,
+    disk_below,
+    file_facts,
+    flip_a_byte,
+    left_below,
+    opened_facility,
+)
 
 SETS = ("ome-tiff", "plate", "ics", "dicom")
 

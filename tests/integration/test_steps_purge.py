@@ -12,7 +12,7 @@ from omero_archive.errors import ArchiveError, PermitRefused, ServiceUnavailable
 from omero_archive.steps.recall import request_recall
 from omero_archive.steps.reconcile.look import Scope, look
 from omero_archive.steps.reconcile.purge import purge, purge_dry
-from site_fixtures import (Facility, MakeFacility, catalogue_rows, disk_below, left_below, rows_of)
+from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, left_below, rows_of
 
 SLUGS = ("ics", "omero4")
 

@@ -14,7 +14,7 @@ from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.evict import evict_dry
 from omero_archive.steps.release import release, release_dry
-from site_fixtures import (Facility, MakeFacility, catalogue_rows, disk_below, flip_a_byte, left_below, rows_of)
+from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, flip_a_byte, left_below, rows_of
 
 GOOD = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 

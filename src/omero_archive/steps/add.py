@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
-from omero_archive.errors import ArchiveError, OriginalUnfit, WrongState
+from omero_archive.errors import ArchiveError, NotMounted, OriginalUnfit, WrongState
 from omero_archive.files import EntryKind, disk_errors
 from omero_archive.model import Bundle, BundleName, OriginalFile
 from omero_archive.states import Decision, Residency
@@ -31,6 +31,8 @@ def obstacles(site: Site, bundle: Bundle) -> list[str]:
     for original in bundle.files:
         try:
             obstacle = _obstacle(site, original)
+        except NotMounted:
+            raise  # it says nothing about the file
         except (ArchiveError, OSError) as error:
             obstacle = str(error)
         if obstacle is not None:

@@ -8,9 +8,12 @@ nothing is proved; commands ask for `omero-archive init` first.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import UUID
+
+import structlog
 
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.catalogue.whose import belongs_to, knows_files_below, whose
@@ -28,10 +31,14 @@ from omero_archive.omero.repository import FILES, PIXELS
 from omero_archive.service import Service
 from omero_archive.settings import Settings
 
+_log = structlog.get_logger()
+
 MARKER = ".omero-archive/site"
 """Lies in every directory that all hosts of a site must see alike."""
 
 _ID = re.compile(rb"^site = ([0-9a-f-]{36})$", re.MULTILINE)
+
+_REMEMBERED_S = 1.0
 
 _READS_ORIGINALS = frozenset({"copy", "recall"})  # a recall gives its directories the owner and mode of OMERO's
 _TOUCHES_NEAR = frozenset({"recall", "evict", "stage"})
@@ -43,6 +50,7 @@ class Sight:
     def __init__(self, settings: Settings, catalogue: Catalogue, services: Mapping[ServiceName, Service]) -> None:
         self._settings, self._catalogue, self._services = settings, catalogue, services
         self._id: UUID | None = None
+        self._told: dict[tuple[str, ServiceName | None], tuple[float, str]] = {}  # when what was said
 
     # ---- one directory
 
@@ -147,8 +155,28 @@ class Sight:
         return None if None in unseen or not unseen else "; ".join(filter(None, unseen))
 
     def may_serve(self, step: str, service: ServiceName | None) -> bool:
-        """Whether this host sees all that a step needs: as `problem`."""
-        return self.problem(step, service) is None
+        """Whether this host sees all that a step needs: as `problem`, asked once a second at most.
+
+        What it says may be over a moment later; what a step then does not find it proves for itself. Without the
+        catalogue nothing can be done either: False.
+        """
+        return not self.reason(step, service)
+
+    def reason(self, step: str, service: ServiceName | None) -> str:
+        """Why `may_serve` is False; empty if it is not."""
+        now, known = time.monotonic(), self._told.get((step, service))
+        if known is not None and now - known[0] < _REMEMBERED_S:
+            return known[1]
+        try:
+            found = self.problem(step, service) or ""
+        except DatabaseUnavailable as error:
+            found = str(error)
+        if found and (known is None or not known[1]):
+            _log.warning("left to other hosts", action=step, service=service, text=found)
+        elif known is not None and known[1] and not found:
+            _log.info("seen again", action=step, service=service)
+        self._told[step, service] = now, found
+        return found
 
     def _problem(self, root: Path) -> str | None:
         try:
