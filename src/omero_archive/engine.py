@@ -9,7 +9,7 @@ never retries.
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
+from structlog.contextvars import bound_contextvars
 
 from omero_archive.catalogue import bundles, copies, recalls, turns
 from omero_archive.catalogue.copies import Failure, Slice
@@ -62,6 +63,16 @@ _SLICE_STEPS: dict[str, Callable[[Site, Slice], Tally]] = {"copy": copy, "verify
 
 _BUNDLE_STEPS: dict[str, Callable[[Site, BundleName], object]] = {"recall": recall, "evict": evict}
 
+Told = Callable[[Job], AbstractContextManager[Callable[[Tally], None]]]
+"""Told of each job while it goes on; what it gives is called with what became of the job."""
+
+
+@contextmanager
+def tells_nobody(job: Job) -> Iterator[Callable[[Tally], None]]:
+    """Nobody listens."""
+    del job
+    yield lambda _: None
+
 
 @dataclass(slots=True, kw_only=True)
 class Result:
@@ -88,6 +99,7 @@ class Engine:
         self._open_since: datetime | None = None
         self._rests_until: dict[str, datetime] = {}  # by service, whose audit failed, or `stage`
         self.recall_ended: Callable[[], None] = lambda: None  # told after each job in the queue of recalls
+        self.told: Told = tells_nobody
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
@@ -200,12 +212,14 @@ class Engine:
 
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, first: int, last: int) -> None:
-            self._run(Job(step=step, service=ServiceName(service) if service else None, first=first, last=last))
+            job = Job(step=step, service=ServiceName(service) if service else None, first=first, last=last)
+            with bound_contextvars(step=step, service=job.service), self.told(job) as ended:
+                ended(self._run(job))
 
         run.__name__ = step
         return run
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job) -> Tally:
         """One job. Whatever happens is written down; the next job goes on."""
         try:
             with disk_errors(job.step):
@@ -234,6 +248,7 @@ class Engine:
         _log.info("job done", action=job.step, service=job.service, first=job.first, last=job.last, done=tally.done)
         if job.queue == "recall":
             self.recall_ended()
+        return tally
 
     def _tell_breaker(self) -> None:
         reason = self._site.breaker.reason
@@ -246,7 +261,8 @@ class Engine:
             case "recall" | "evict", _:
                 with self._site.catalogue.begin() as connection:
                     name = bundles.by_id(connection, job.first).name
-                _BUNDLE_STEPS[job.step](self._site, name)
+                with bound_contextvars(bundle=name):
+                    _BUNDLE_STEPS[job.step](self._site, name)
                 return Tally(done=1)
             case "stage", _:
                 self._stage_ahead()
