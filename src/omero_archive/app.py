@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.engine import Engine, apply_queue_schema
 from omero_archive.errors import ServiceIsReadOnly, SettingsError
 from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.omero.database import OmeroDatabase
@@ -19,8 +18,6 @@ from omero_archive.steps.breaker import Breaker
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
 from omero_archive.wrapped.configured import configured_service
-
-__all__ = ["Engine", "initialise", "open_site", "utc_now", "who"]
 
 
 def utc_now() -> datetime:
@@ -136,6 +133,9 @@ def _number(path: Path) -> tuple[int, int] | None:
 
 def initialise(site: Site) -> list[str]:
     """Make what a new site needs: the catalogue, the directories. What was made, as sentences; twice is once."""
+    # Imported here: only this command and those that run jobs need the queue's library.
+    from omero_archive.engine import apply_queue_schema
+
     done = []
     if site.catalogue.create():
         done.append("made the catalogue's database")

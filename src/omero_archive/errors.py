@@ -25,6 +25,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── Busy
     │   ├── NotMounted
     │   ├── AddressInUse
+    │   ├── WorkStopped
     │   └── ObjectOffline
     ├── ItemFailed                    exit 1   one item failed, the others went on
     │   ├── SourceChanged                      (retryable)
@@ -141,6 +142,10 @@ class NotMounted(Unavailable):
 
 class AddressInUse(Unavailable):
     """Another program listens at the address at which metrics are to be told."""
+
+
+class WorkStopped(Unavailable):
+    """The work was given up half done: this process was told to stop, or another one had taken the work over."""
 
 
 class ObjectOffline(Unavailable):

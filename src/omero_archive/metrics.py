@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from omero_archive import __version__
 from omero_archive.catalogue import queue as recall_queue
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.catalogue.throughput import Throughput, throughput
+from omero_archive.catalogue.throughput import STEPS, Throughput, throughput
 from omero_archive.engine import Engine
 from omero_archive.errors import AddressInUse, ArchiveError, SettingsError
 from omero_archive.planning import Job
@@ -71,8 +71,9 @@ class WorkerMetrics:
         self._info.info({"version": __version__, "host_label": host_label, "queues": ",".join(queues)})
 
     def progress(self, step: str, files: int, size_bytes: int) -> None:
-        """Told by a step of what is done."""
-        self.did(step, "", files, size_bytes)
+        """Told by a step of what is done. What is done under claims is told by these."""
+        if step not in STEPS:
+            self.did(step, "", files, size_bytes)
 
     def did(self, step: str, service: str, files: int, size_bytes: int) -> None:
         """So much more is done of a step on a service."""
@@ -224,19 +225,19 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 @contextmanager
-def told(engine: Engine, address: Address, *, host_label: str, queues: Iterable[str]) -> Iterator[Address]:
+def told(engine: Engine, address: Address, *, queues: Iterable[str]) -> Iterator[Address]:
     """Tell what an engine does, and what is seen of its site, at an address; which it is, with the port.
 
     Raises `SettingsError` if this host has no such address, `AddressInUse`.
     """
     site, registry = engine.site, CollectorRegistry()
     counted = WorkerMetrics(registry)
-    counted.named(host_label=host_label, queues=queues)
+    counted.named(host_label=engine.mover.label, queues=queues)
     ProcessCollector(registry=registry)
     catalogue = Catalogue(site.catalogue.dsn, clock=site.clock, actor=site.catalogue.actor, patience_s=PATIENCE_S)
     looks = Looks(site, catalogue)
     registry.register(looks)
-    engine.told, site.progress = counted.job, counted.progress
+    engine.told, engine.mover.did, site.progress = counted.job, counted.did, counted.progress
     with listening(address, registry) as found, looks:
         yield found
 

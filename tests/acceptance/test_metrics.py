@@ -104,7 +104,7 @@ def test_a_worker_tells_what_it_did_what_waits_and_goes_on_telling_while_postgre
         assert done.value("queue_remaining_seconds", step="copy", service="tape") == 0
         assert done.value("queue_remaining_seconds", step="verify", service="tape") is None, "nobody verifies"
         assert done.value("worker_items_total", step="copy", service="tape", result="done") == files
-        assert done.value("worker_done_bytes_total", step="copy", service="") == done.value(
+        assert done.value("worker_done_bytes_total", step="copy", service="tape") == done.value(
             "queue_bytes", step="verify", service="tape"
         )
         assert done.value("copies_at_fault", service="tape", state="DAMAGED") == 0

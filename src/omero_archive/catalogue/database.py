@@ -47,7 +47,7 @@ class Catalogue:
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A connection in a transaction, committed at the end. Raises `DatabaseUnavailable`."""
-        with _reached(), self._engine.begin() as connection:
+        with reached(), self._engine.begin() as connection:
             connection.info["clock"] = self.clock
             connection.info["actor"] = self.actor
             yield connection
@@ -59,6 +59,11 @@ class Catalogue:
             self._has_unsealed = False
             with self.begin() as connection:
                 seal_new(connection)
+
+    def session(self) -> sa.Connection:
+        """A connection of its own, without transactions, for who needs one for long. Raises `DatabaseUnavailable`."""
+        with reached():
+            return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def lock_bundle(self, name: BundleName) -> Iterator[None]:
@@ -80,7 +85,7 @@ class Catalogue:
     def _lock(self, name: str, busy: str) -> Iterator[None]:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         # A connection of its own without a transaction: the work below may take hours.
-        with _reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number))):
                 raise Busy(busy)
             try:
@@ -144,7 +149,8 @@ class Catalogue:
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
+def reached() -> Iterator[None]:
+    """Raise `DatabaseUnavailable` where the catalogue's database says that it cannot be reached."""
     try:
         yield
     except (OperationalError, InterfaceError, NoneFree, psycopg.OperationalError) as error:

@@ -4,45 +4,16 @@ import os
 import sys
 from typing import Annotated
 
-import structlog
 import typer
 
-from omero_archive import __version__
-from omero_archive.cli import (
-    add,
-    audit,
-    check,
-    decide,
-    demo,
-    evict,
-    files,
-    find,
-    history,
-    images,
-    init,
-    mount,
-    pin,
-    rebuild,
-    recall,
-    reconcile,
-    release,
-    run,
-    service,
-    service_test,
-    status,
-    unarchive,
-    units,
-    worker,
-)
-from omero_archive.cli.logs import configure_logging
+from omero_archive.cli.listed import Commands
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
-from omero_archive.cli.output import Output
 from omero_archive.errors import ArchiveError
 from omero_archive.model import printable
-from omero_archive.settings import VARIABLE
 
 app = typer.Typer(
     name="omero-archive",
+    cls=Commands,
     help="Move the files of OMERO images into an archive in verified stages, and back.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -50,43 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-services = typer.Typer(help="The archive services of this site.", epilog=EXIT_CODES, no_args_is_help=True)
-
-for command in (
-    demo.demo,
-    init.init,
-    units.units,
-    check.check,
-    find.find,
-    files.files,
-    images.images,
-    add.add,
-    add.request,
-    decide.approve,
-    decide.decline,
-    decide.hold,
-    run.run,
-    worker.worker,
-    mount.mount,
-    status.status,
-    release.release,
-    recall.recall,
-    evict.evict,
-    pin.pin,
-    unarchive.unarchive,
-    history.history,
-    audit.audit,
-    reconcile.reconcile,
-    rebuild.rebuild,
-):
-    app.command(epilog=EXIT_CODES)(command)
-services.command("list", epilog=EXIT_CODES)(service.list_services)
-services.command("test", epilog=EXIT_CODES)(service_test.service_test)
-app.add_typer(services, name="service")
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from omero_archive import __version__  # found among all installed packages
+
         typer.echo(f"omero-archive {__version__}")
         raise typer.Exit
 
@@ -109,7 +49,11 @@ def root(
     """Move the files of OMERO images into an archive in verified stages, and back."""
     del version
     if settings is not None:
+        from omero_archive.settings import VARIABLE
+
         os.environ[VARIABLE] = str(settings)  # before the command's name as good as after it
+    from omero_archive.cli.logs import configure_logging  # with all that it brings along: not for a list of commands
+
     # Those that stay have no other way to say what they see: whom the mount refused, what a worker cannot reach.
     stays = context.invoked_subcommand in {"mount", "worker"}
     configure_logging(verbose=verbose, as_json=log_json, otherwise="warning" if stays else "error")
@@ -125,11 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001
         # The second of the three places: a fault of ours ends with its traceback, never with a false answer.
+        import structlog
+
         structlog.get_logger().exception("a fault in omero-archive", error=repr(error))
         sys.exit(70)
 
 
 def _tell(error: ArchiveError, given: list[str]) -> None:
+    from omero_archive.cli.output import Output
+
     kind = type(error)
     sentence = (kind.__doc__ or "").strip().splitlines()[0]
     output = Output(as_json="--json" in given)

@@ -1,6 +1,5 @@
 """`worker` works off what is due and stays."""
 
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import typer
 from structlog.contextvars import bound_contextvars
 
 from omero_archive.cli.open import opened
-from omero_archive.cli.options import Json, SettingsFile
+from omero_archive.cli.options import HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine
 from omero_archive.errors import WrongUse
@@ -33,20 +32,28 @@ MetricsListen = Annotated[
 
 
 def worker(
-    queues: Queues = EVERY, metrics_listen: MetricsListen = None, as_json: Json = False, settings: SettingsFile = None
+    queues: Queues = EVERY,
+    streams: Streams = None,
+    host_label: HostLabel = None,
+    metrics_listen: MetricsListen = None,
+    as_json: Json = False,
+    settings: SettingsFile = None,
 ) -> None:
-    """Work off what is due, now and later, until SIGTERM or Ctrl-C; the job at work is finished first."""
+    """Work off what is due, now and later, until SIGTERM or Ctrl-C: what is done is recorded, the rest handed back.
+
+    On as many hosts as see the same storage, several on one host too: each takes what no other is at work on. A second
+    SIGTERM ends it at once; what it had begun is taken over by others.
+    """
     steps = tuple(name.strip() for name in queues.split(","))
     if unknown := [name for name in steps if name not in QUEUES]:
         raise WrongUse(f"--queues: {', '.join(unknown)}: there are {', '.join(QUEUES)}.")
     given = None if metrics_listen is None else _address("--metrics-listen", metrics_listen)
     output = Output(as_json=as_json)
     with opened(settings) as site:
+        engine = Engine(site, label=host_label, streams=streams)
         listen = site.settings.metrics.listen
         address = given if metrics_listen is not None or listen is None else parse_address(listen)
-        engine = Engine(site)
-        label = socket.gethostname()
-        with bound_contextvars(host_label=label), _told(engine, address, label, steps) as told_at:
+        with bound_contextvars(host_label=engine.mover.label), _told(engine, address, steps) as told_at:
             output.say(f"Working on {', '.join(steps)}. Stop with Ctrl-C or SIGTERM.")
             if told_at is not None:
                 output.say(f"Metrics: http://{told_at}/metrics")
@@ -66,7 +73,7 @@ def _address(option: str, text: str) -> Address | None:
 
 
 @contextmanager
-def _told(engine: Engine, address: Address | None, label: str, steps: Sequence[str]) -> Iterator[Address | None]:
+def _told(engine: Engine, address: Address | None, steps: Sequence[str]) -> Iterator[Address | None]:
     """Tell Prometheus what the engine does, at an address if there is one; which it is."""
     if address is None:
         yield None
@@ -74,5 +81,5 @@ def _told(engine: Engine, address: Address | None, label: str, steps: Sequence[s
     # Imported here: a fifth of a second, for those only who want it.
     from omero_archive.metrics import told
 
-    with told(engine, address, host_label=label, queues=steps) as found:
+    with told(engine, address, queues=steps) as found:
         yield found

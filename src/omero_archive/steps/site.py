@@ -5,8 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
 
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.catalogue.claims import Claim, record
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ArchiveError, DiskFailed, ObjectOffline, OriginalUnfit
 from omero_archive.files import Tree, disk_errors
@@ -19,6 +23,8 @@ from omero_archive.service import Service
 from omero_archive.settings import Settings
 from omero_archive.steps.breaker import Breaker
 from omero_archive.transfer import Lanes
+
+_T = TypeVar("_T")
 
 Progress = Callable[[str, int, int], None]
 """Told by a step, by its name, of so many files and bytes that are done."""
@@ -80,6 +86,10 @@ class Site:
         """Be the only one at work on a bundle; what disks refuse meanwhile is `DiskFailed`. Raises `Busy`."""
         with disk_errors(name), self.catalogue.lock_bundle(name):
             yield
+
+    def recorded(self, claim: Claim, act: Callable[[sa.Connection], _T]) -> _T:
+        """What `act` recorded under a claim. Raises `WorkStopped` if others took the work over: nothing is changed."""
+        return record(self.catalogue, claim, act, stalled_after=self.settings.work.stalled_after)
 
     def link_target(self, key: Key) -> str:
         """Where the link at an original's path points."""
