@@ -39,11 +39,11 @@ def test_the_environment_says_it_too_and_otherwise_lines_are_for_people(command_
 def test_lines_about_a_bundle_name_it(command_site: CommandSite) -> None:
     reference = command_site.demo.fileset("ics").reference
     command_site.set_up(keep_originals="0d")
-    for command in (("add", reference), ("run",), ("release", reference), ("recall", reference)):
+    for command in (("add", reference), ("run",), ("release", reference), ("recall", "--later", reference)):
         command_site.run(*command)
     environment = command_site.environment | {"OMERO_ARCHIVE_LOG": "debug"}
     lines = command_site.runner.run(["--log-json", "run"], environment).stderr.splitlines()
     recalled = [line for line in map(json.loads, lines) if line.get("step") == "recall" and "action" in line]
     opened = [line for line in recalled if line["action"] == "open"]
-    assert opened
+    assert opened, lines[:40]
     assert {(line["service"], line["bundle"]) for line in opened} == {("tape", reference.replace(":", "-"))}
