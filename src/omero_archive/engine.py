@@ -10,7 +10,7 @@ the queue itself never retries.
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
+from structlog.contextvars import bound_contextvars
 
 from omero_archive.catalogue import bundles, copies, recalls, turns
 from omero_archive.catalogue.claims import STATES, Claim
@@ -69,8 +70,18 @@ _SLICE_STEPS: dict[str, Callable[[Site, Claim], Tally]] = {"copy": copy, "verify
 
 _BUNDLE_STEPS: dict[str, Callable[[Site, BundleName], object]] = {"recall": recall, "evict": evict}
 
+Told = Callable[[Job], AbstractContextManager[Callable[[Tally], None]]]
+"""Told of each job while it goes on; what it gives is called with what became of the job."""
+
 MayServe = Callable[[str, ServiceName | None], bool]
 """Whether this host may do a step, on that service if the step has to do with one: whether it sees what it needs."""
+
+
+@contextmanager
+def tells_nobody(job: Job) -> Iterator[Callable[[Tally], None]]:
+    """Nobody listens."""
+    del job
+    yield lambda _: None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +127,7 @@ class Engine:
         self._rests_until: dict[str, datetime] = {}  # by service, whose audit failed, or `stage`
         self.recall_ended: Callable[[], None] = lambda: None  # told after each job in the queue of recalls
         self.job_ended: Callable[[], None] = lambda: None  # told after each other job that did something
+        self.told: Told = tells_nobody
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
@@ -266,21 +278,24 @@ class Engine:
 
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, number: int) -> None:
-            self._run(Job(step=step, service=ServiceName(service) if service else None, number=number))
+            job = Job(step=step, service=ServiceName(service) if service else None, number=number)
+            ids = {"worker": self.mover.worker_id, "step": step, "service": job.service}
+            with bound_contextvars(**ids), self.told(job) as ended:
+                ended(self._run(job))
 
         run.__name__ = step
         return run
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job) -> Tally:
         """One job. Whatever happens is written down; the next job goes on."""
         if self.is_stopped or not self._may_serve(job.queue, job.service):
-            return  # it is due still
+            return Tally()  # it is due still
         try:
             with self._claimed(job) as claim:
                 tally = self._tried(job, claim)
         except DatabaseUnavailable as error:
             _log.warning("PostgreSQL cannot be reached", action=job.step, service=job.service, error=str(error))
-            return  # nothing can be written down; what was begun is due still
+            return Tally()  # nothing can be written down; what was begun is due still
         with self._counting:
             self.result.done += tally.done
             self.result.failed += tally.failed
@@ -292,6 +307,7 @@ class Engine:
             self.recall_ended()
         elif tally.done:
             self.job_ended()
+        return tally
 
     def _claimed(self, job: Job) -> Any:
         if job.step in _SLICE_STEPS and job.service is not None:
@@ -337,7 +353,8 @@ class Engine:
             case "recall" | "evict", _:
                 with self._site.catalogue.begin() as connection:
                     name = bundles.by_id(connection, job.number).name
-                _BUNDLE_STEPS[job.step](self._site, name)
+                with bound_contextvars(bundle=name):
+                    _BUNDLE_STEPS[job.step](self._site, name)
                 return Tally(done=1)
             case "stage", _:
                 self._stage_ahead()
