@@ -7,10 +7,9 @@ was asked, that it is the directory that was meant. What is found needs no proof
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from omero_archive.files import Entry, Reading, Tree
+from omero_archive.files import Entry, Reading, Tree, _Parent
 
 _LARGEST_MARKER = 4096
 
@@ -24,6 +23,12 @@ class MarkedTree(Tree):
     def __init__(self, root: Path, proof: Proof) -> None:
         super().__init__(root)
         self._proof = proof
+        self._unproved = Tree.__new__(Tree)  # the same directory, for looks that are proved here
+        self._unproved.root, self._unproved._root_fd = self.root, self._root_fd
+
+    def close(self) -> None:
+        self._unproved._root_fd = -1
+        super().close()
 
     def prove(self) -> None:
         """Raise what `proof` raises unless this is the directory that was meant."""
@@ -50,15 +55,16 @@ class MarkedTree(Tree):
     # ---- answers that may be "not there"
 
     def look(self, relative: str) -> Entry | None:
-        found = super().look(relative)
-        if found is None:
-            self.prove()
-        return found
+        return self._proved(lambda: self._unproved.look(relative))
 
     def look_through(self, relative: str) -> Entry | None:
-        found = super().look_through(relative)
+        return self._proved(lambda: self._unproved.look_through(relative))
+
+    def _proved(self, look: Callable[[], Entry | None]) -> Entry | None:
+        found = look()
         if found is None:
             self.prove()
+            found = look()  # it may have been mounted between our look and the proof
         return found
 
     def names_in(self, relative: str) -> list[str]:
@@ -95,12 +101,17 @@ class MarkedTree(Tree):
             self.prove()
             raise
 
-    @contextmanager
-    def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
-        # What the caller does with it counts too: most of all that there is no such name in this directory.
-        try:
-            with super()._parent(relative) as found:
-                yield found
-        except FileNotFoundError:
-            self.prove()
-            raise
+    def _parent(self, relative: str) -> _Parent:
+        above, name = self._split(relative)
+        return _MarkedParent(self, above, name)
+
+
+class _MarkedParent(_Parent):
+    """What the caller does in the directory counts too: most of all that there is no such name in it."""
+
+    __slots__ = ()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        if isinstance(raised[1], FileNotFoundError) and isinstance(self._tree, MarkedTree):
+            self._tree.prove()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from structlog.contextvars import bound_contextvars
 
-from omero_archive.cli.open import opened
+from omero_archive.cli.open import be_modest, opened
 from omero_archive.cli.options import HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine
@@ -50,6 +50,7 @@ def worker(
     given = None if metrics_listen is None else _address("--metrics-listen", metrics_listen)
     output = Output(as_json=as_json)
     with opened(settings) as site:
+        be_modest(site, output)
         engine = Engine(site, label=host_label, streams=streams)
         listen = site.settings.metrics.listen
         address = given if metrics_listen is not None or listen is None else parse_address(listen)

@@ -162,6 +162,10 @@ class Sight:
         """
         return not self.reason(step, service)
 
+    def forget(self) -> None:
+        """Look anew at the next question, however soon it comes."""
+        self._told.clear()
+
     def reason(self, step: str, service: ServiceName | None) -> str:
         """Why `may_serve` is False; empty if it is not."""
         now, known = time.monotonic(), self._told.get((step, service))
