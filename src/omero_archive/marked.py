@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from omero_archive.files import Entry, Reading, Tree, _Parent
+from omero_archive.files import Entry, Reading, Tree
 
 _LARGEST_MARKER = 4096
 
@@ -101,17 +101,6 @@ class MarkedTree(Tree):
             self.prove()
             raise
 
-    def _parent(self, relative: str) -> _Parent:
-        above, name = self._split(relative)
-        return _MarkedParent(self, above, name)
-
-
-class _MarkedParent(_Parent):
-    """What the caller does in the directory counts too: most of all that there is no such name in it."""
-
-    __slots__ = ()
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__(*raised)
-        if isinstance(raised[1], FileNotFoundError) and isinstance(self._tree, MarkedTree):
-            self._tree.prove()
+    def _nothing_there(self) -> None:
+        # What is done in an open directory counts too: most of all that there is no such name in it.
+        self.prove()
