@@ -51,7 +51,7 @@ def worker(
     output = Output(as_json=as_json)
     with opened(settings) as site:
         be_modest(site, output)
-        engine = Engine(site, label=host_label, streams=streams)
+        engine = Engine(site, label=host_label, streams=streams, may_serve=site.sight.may_serve)
         listen = site.settings.metrics.listen
         address = given if metrics_listen is not None or listen is None else parse_address(listen)
         with bound_contextvars(host_label=engine.mover.label), _told(engine, address, steps) as told_at:
