@@ -20,6 +20,8 @@ from omero_archive.catalogue.claims import Host
 from omero_archive.engine import Engine, Result
 from omero_archive.errors import ArchiveError, Busy, NotMounted, SettingsError
 from omero_archive.model import ServiceName
+from omero_archive.mount import Mount
+from omero_archive.service import Answer
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.check import check
 from omero_archive.steps.marking import mark_site
@@ -199,18 +201,22 @@ def test_a_disk_that_is_away_leaves_every_step_as_it_was(facility: Facility, ste
 
 
 def test_an_archive_that_goes_meanwhile_has_lost_nothing(facility: Facility) -> None:
-    """The service answers "not there" for what it was asked while its disk went."""
     facility.archive(*SETS)
     service = facility.site.services[TAPE]
     keys = [row["key"] for slug in SETS for row in facility.copies(slug)]
     assert service.unseen() is None
+    mount = Mount(TAPE, facility.demo.service_path, clock=facility.clock)
+    with mount.mounted() as tree, away(facility.demo.service_path):
+        assert mount.look(tree, keys[0]).present is Answer.CANNOT_TELL, "its disk went after it was opened"
     with away(facility.demo.service_path):
+        facility.site.sight.forget()
         assert service.unseen() is not None
         with pytest.raises(ArchiveError, match="not mounted"):
             service.status(keys)
         assert not facility.site.sight.sees(TAPE)
         assert not facility.site.sight.may_serve("verify", TAPE)
-    assert all(str(status.present) == "yes" for status in service.status(keys).values())
+    assert {status.present for status in service.status(keys).values()} == {Answer.YES}
+    mount.close()
 
 
 def test_disks_that_come_and_go_at_random_lose_nothing(facility: Facility) -> None:
