@@ -24,6 +24,8 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── DiskFailed
     │   ├── Busy
     │   ├── NotMounted
+    │   ├── AddressInUse
+    │   ├── WorkStopped
     │   └── ObjectOffline
     ├── ItemFailed                    exit 1   one item failed, the others went on
     │   ├── SourceChanged                      (retryable)
@@ -136,6 +138,14 @@ class Busy(Unavailable):
 
 class NotMounted(Unavailable):
     """A directory is not the site's on this host, as where a disk is not mounted; nothing is concluded from it."""
+
+
+class AddressInUse(Unavailable):
+    """Another program listens at the address at which metrics are to be told."""
+
+
+class WorkStopped(Unavailable):
+    """The work was given up half done: this process was told to stop, or another one had taken the work over."""
 
 
 class ObjectOffline(Unavailable):

@@ -18,8 +18,9 @@ import hashlib
 import io
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,7 @@ from omero_archive import disk
 from omero_archive.errors import (
     ArchiveError,
     BrokenInvariant,
+    Busy,
     DiskFailed,
     NotEnoughSpace,
     SourceChanged,
@@ -583,6 +585,72 @@ def _locked(tree: Tree, directory: str) -> int | None:
         if not is_ours:
             disk.close(fd)
     return fd if is_ours else None
+
+
+@contextlib.contextmanager
+def only_holder(tree: Tree, relative: str, name: str) -> Iterator[None]:
+    """Hold the lock of that name, one of many on the one file at `relative`. Raises `Busy` if another holds it.
+
+    It goes when this process does, and not before; over NFS it holds for all hosts. It is a lock on one byte, whose
+    place the name tells (fcntl(2), open file description locks: two threads of one process are kept apart too). So
+    nothing is written, and nothing is left by who is killed. Where a file system has no locks there is none: `check`
+    tells.
+    """
+    fd = _open_lock_file(tree, relative)
+    try:
+        if _lock_byte(fd, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7], "big")) is False:
+            raise Busy(f"{name} is being worked on by another process ({tree.path(relative)}); try again later.")
+        yield
+    finally:
+        disk.close(fd)
+
+
+def make_lock_file(tree: Tree, relative: str) -> None:
+    """Make the file for `only_holder`, if it is not there: as the root of the tree, so that all users of it may."""
+    root = tree.look_at_root().attributes
+    tree.make_directories(relative.rpartition("/")[0], like=lambda _: root)
+    if tree.look(relative) is not None:
+        return
+    with tree._parent(relative) as (parent, name):
+        fd = disk.create(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        _give(fd, replace(root, mode=root.mode & 0o666))
+    finally:
+        disk.close_written(fd)
+
+
+def has_locks(tree: Tree, relative: str) -> bool:
+    """Whether the file system of the lock file at `relative` has locks at all."""
+    fd = _open_lock_file(tree, relative)
+    try:
+        return _lock_byte(fd, 1 << 56) is not None  # beyond all names'
+    finally:
+        disk.close(fd)
+
+
+def _open_lock_file(tree: Tree, relative: str) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    try:
+        return tree._open(relative, flags)
+    except FileNotFoundError:
+        make_lock_file(tree, relative)
+        return tree._open(relative, flags)
+
+
+def _lock_byte(fd: int, at: int) -> bool | None:
+    """Take the lock of one byte without waiting; False if another has it, None where the file system has no locks."""
+    # struct flock of fcntl(2): type, whence, start, length, pid; native order and padding.
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    try:
+        disk.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        match error.errno:
+            case errno.EAGAIN | errno.EACCES:
+                return False
+            case errno.ENOLCK | errno.ENOSYS | errno.EOPNOTSUPP | errno.EINVAL:
+                return None
+        raise
+    return True
 
 
 def _clear(tree: Tree, directory: str) -> None:

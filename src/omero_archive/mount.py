@@ -34,6 +34,7 @@ from omero_archive.files import (
     remove_object,
     translated,
 )
+from omero_archive.marked import MarkedTree
 from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
 from omero_archive.service import SCRATCH, Answer, Finding, Incoming, Listed, Location, Outcome, Receipt
 from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_slot, write_temporary
@@ -333,6 +334,14 @@ class Mount:
             return Seen(present=Answer.NO, word="not there")
         return Seen(present=Answer.YES, entry=found)
 
+    def unseen(self) -> str | None:
+        """As `Service.unseen`."""
+        try:
+            with self.mounted():
+                return None
+        except ServiceUnavailable as error:
+            return str(error)
+
     def check(self) -> Finding:
         """Whether the mount is there and can be written."""
         subject = f"service {self._name}"
@@ -355,20 +364,24 @@ class Mount:
     def mounted(self) -> Iterator[Tree]:
         """The directory, opened anew each time: a mount may have come or gone. Raises `ServiceUnavailable`."""
         try:
-            tree = Tree(self.root)
+            tree = MarkedTree(self.root, self._prove)
         except OSError as error:
             raise ServiceUnavailable(f"{self._name}: {self.root}: {error.strerror}.") from error
         with tree:
-            try:
-                marker = tree.look(MARKER)
-            except (OSError, UnsafePath) as error:
-                raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
-            if marker is None:
-                raise ServiceUnavailable(
-                    f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
-                    "init` was never run."
-                )
+            tree.prove()
             yield tree
+
+    def _prove(self, tree: MarkedTree) -> None:
+        """Raise `ServiceUnavailable` unless the marker is there: asked again before anything counts as not there."""
+        try:
+            marker = tree.marker(MARKER)
+        except (OSError, UnsafePath) as error:
+            raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
+        if marker is None:
+            raise ServiceUnavailable(
+                f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
+                "init` was never run."
+            )
 
 
 def _without_repeats(group: Sequence[Incoming]) -> Iterator[list[Incoming]]:

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 
 from omero_archive.catalogue import bundles, copies, turns
 from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.catalogue.claims import STATES
 from omero_archive.catalogue.recalls import WAITED_FOR
 from omero_archive.catalogue.turns import Due
 from omero_archive.model import ServiceName
-from omero_archive.states import CopyState, Residency
+from omero_archive.mover import bounds
+from omero_archive.states import Residency
 from omero_archive.steps.audit_due import is_audit_due
 from omero_archive.steps.room import windows_over
 from omero_archive.steps.site import Site, place_of
@@ -21,8 +23,14 @@ QUEUES = ("recall", "evict", "copy", "manifest", "verify", "confirm", "audit")
 STAGE = "stage"
 """The step that looks at many recalls together, in the queue of recalls."""
 
-SLICE_STEPS = {"copy": CopyState.PENDING, "verify": CopyState.WRITTEN, "confirm": CopyState.VERIFIED}
-"""The steps on slices of copies, and the state of the copies that they take."""
+OF_SERVICE = frozenset((*STATES, "manifest", "audit"))
+"""The steps that have to do with one service, each on a queue for each service."""
+
+SLICES_AHEAD = 16
+"""So many slices of a step on a service are on the queue; which copies they are is found when it is their turn."""
+
+MANIFESTS_AHEAD = 1000
+"""So many manifests to a service are on the queue."""
 
 FEW = 3
 """So many bundles for which programs wait are not made to wait until a service was asked about others too."""
@@ -36,19 +44,28 @@ class Job:
 
     step: str
     service: ServiceName | None
-    first: int  # number of the first copy, or of the bundle; 0 where it is found when it is the job's turn
-    last: int
+    number: int  # of the bundle; of slices 1, 2, 3 ...: which copies they are is found when it is their turn
     priority: int = 0
 
     @property
     def queue(self) -> str:
-        """The queue that it is put on."""
+        """The queue that a data mover is given, or is not."""
         return "recall" if self.step == STAGE else self.step
+
+    @property
+    def line(self) -> str:
+        """The queue as procrastinate has it: of one service, so that only hosts that see it take its jobs."""
+        return line(self.queue, self.service)
 
     @property
     def lock(self) -> str:
         """By it a job that is queued already is known."""
-        return f"{self.step}:{self.service or ''}:{self.first}-{self.last}"
+        return f"{line(self.step, self.service)}:{self.number}"
+
+
+def line(queue: str, service: ServiceName | None) -> str:
+    """The name of a queue in procrastinate."""
+    return queue if service is None else f"{queue}@{service}"
 
 
 def due(site: Site, *, rests: Collection[str] = ()) -> Iterator[Job]:
@@ -59,15 +76,15 @@ def due(site: Site, *, rests: Collection[str] = ()) -> Iterator[Job]:
             bundle = bundles.by_name(connection, name)
             step = None if bundle is None else _after_eviction(site, connection, bundle)
             if bundle is not None and step is not None:
-                yield Job(step=step, service=None, first=bundle.id, last=bundle.id)
+                yield Job(step=step, service=None, number=bundle.id)
         for bundle in windows_over(site):
-            yield Job(step="evict", service=None, first=bundle.id, last=bundle.id)
+            yield Job(step="evict", service=None, number=bundle.id)
         for service in site.settings.service_names:
             yield from _due_copies(site, connection, service)
         for service in site.settings.service_names:
             if service not in rests and is_audit_due(site, connection, service):
                 # One slice, found when it is its turn: the next is planned when all else has had its own.
-                yield Job(step="audit", service=service, first=0, last=0, priority=-1)
+                yield Job(step="audit", service=service, number=0, priority=-1)
 
 
 def due_recalls(site: Site, *, rests: Collection[str] = ()) -> Iterator[Job]:
@@ -79,14 +96,13 @@ def due_recalls(site: Site, *, rests: Collection[str] = ()) -> Iterator[Job]:
     stages = any(service.capabilities.needs_staging for service in site.services.values())
     together = _together(found) if stages and STAGE not in rests else set()
     if together:
-        yield Job(step=STAGE, service=None, first=0, last=0, priority=_RECALLS_FIRST + WAITED_FOR - 1)
+        yield Job(step=STAGE, service=None, number=0, priority=_RECALLS_FIRST + WAITED_FOR - 1)
     for each in found:
         if each.bundle_id not in together:
             yield Job(
                 step="recall",
                 service=None,
-                first=each.bundle_id,
-                last=each.bundle_id,
+                number=each.bundle_id,
                 priority=_RECALLS_FIRST + each.priority,
             )
 
@@ -101,15 +117,12 @@ def _together(found: list[Due]) -> set[int]:
 
 
 def _due_copies(site: Site, connection: sa.Connection, service: ServiceName) -> Iterator[Job]:
-    work = site.settings.work
-    for number, _ in copies.without_manifest(connection, service):
-        yield Job(step="manifest", service=service, first=number, last=number)
-    for step, state in SLICE_STEPS.items():
-        slices = copies.due_slices(
-            connection, service, state, size_bytes=work.slice_size, files=work.slice_files, poll=site.poll
-        )
-        for piece in slices:
-            yield Job(step=step, service=service, first=piece.first_id, last=piece.last_id)
+    for number, _ in copies.without_manifest(connection, service, most=MANIFESTS_AHEAD):
+        yield Job(step="manifest", service=service, number=number)
+    for step, state in STATES.items():
+        many = copies.due_slices(connection, service, state, bounds=bounds(site), most=SLICES_AHEAD)
+        for number in range(1, many + 1):
+            yield Job(step=step, service=service, number=number)
 
 
 def _after_eviction(site: Site, connection: sa.Connection, bundle: BundleRecord) -> str | None:

@@ -1,16 +1,15 @@
 """A worker: works off what is due, now and later, until a signal says stop.
 
-What becomes due is looked for every `work.poll`, and recalls at once when one is asked for. Recalls have threads of
-their own, so that a program that waits at `open` never waits for a copy job. PostgreSQL may go away: the jobs at work
-end as they can, and the worker begins anew when it is back.
+What becomes due is looked for every `work.poll`, when a job did something, and recalls at once when one is asked for.
+Recalls have threads of their own, so that a program that waits at `open` never waits for a copy job. PostgreSQL may go
+away: the jobs at work end as they can, and the worker begins anew when it is back.
 """
 
 import asyncio
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -19,7 +18,9 @@ import structlog
 from omero_archive.catalogue.listening import listen_for_ever
 from omero_archive.engine import Engine, queue_reached
 from omero_archive.errors import ArchiveError
+from omero_archive.mover import BEATS
 from omero_archive.planning import QUEUES
+from omero_archive.signals import told_to_stop
 
 _log = structlog.get_logger()
 
@@ -28,6 +29,9 @@ RECALLS_AT_ONCE = 3
 
 BREATH_S = 0.1
 """Between two looks at what is due, however often we are called: a thousand may ask in a second."""
+
+_THREADS_BESIDE = 4
+"""Beside those that do jobs: for looks at what is due."""
 
 AGAIN_S = 2.0
 """How long to wait after PostgreSQL could not be reached."""
@@ -41,26 +45,33 @@ class Worker:
         self._steps = steps
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
-        self._called = asyncio.Event()
+        self._called = asyncio.Event()  # a recall may be due
+        self._plans = asyncio.Event()  # something else may be
 
     def work(self) -> None:
-        """Work until SIGTERM or SIGINT, or until `stop`; the jobs at work are finished first."""
-        asyncio.run(self._work())
+        """Work until SIGTERM or SIGINT, or until `stop`: what is done is recorded, the rest handed back."""
+        with self._engine.mover.at_work(self._steps, self._engine.streams):
+            asyncio.run(self._work())
 
     def stop(self) -> None:
         """Stop soon. May be called from any thread."""
+        self._engine.stop()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _work(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        self._engine.recall_ended = lambda: _call(loop, self._called)
-        with _told_to_stop(self._stop.set):
+        loop.set_default_executor(ThreadPoolExecutor(self._engine.streams + RECALLS_AT_ONCE + _THREADS_BESIDE))
+        loop.set_exception_handler(_tell)
+        engine = self._engine
+        engine.recall_ended = lambda: _call(loop, self._called)
+        engine.job_ended = engine.mover.freed = lambda: _call(loop, self._plans)
+        with told_to_stop(self.stop):
             try:
                 while not self._stop.is_set() and not await self._work_when_reached():
                     await self._rest()
             finally:
-                self._engine.recall_ended = lambda: None
+                engine.recall_ended = engine.job_ended = engine.mover.freed = lambda: None
 
     async def _work_when_reached(self) -> bool:
         """Work until told to stop; False if the queue could not be reached to begin with."""
@@ -91,7 +102,7 @@ class Worker:
     def _tasks(self) -> "Iterator[asyncio._CoroutineLike[None]]":
         others = [step for step in self._steps if step != "recall"]
         if others:
-            yield self._jobs(others, at_once=1)
+            yield self._jobs(others, at_once=self._engine.streams)
         if "recall" in self._steps:
             yield self._jobs(["recall"], at_once=RECALLS_AT_ONCE)
             yield self._plan_when_called()
@@ -104,19 +115,42 @@ class Worker:
 
         while not self._stop.is_set():
             try:
-                await self._engine.queue.run_worker_async(
-                    queues=steps, concurrency=at_once, wait=True, install_signal_handlers=False, delete_jobs="always"
-                )
+                await self._jobs_of_this_host(steps, at_once=at_once)
             except (ConnectorException, psycopg.Error) as error:
                 _cannot_reach(error)
             await self._rest()
 
+    async def _jobs_of_this_host(self, steps: list[str], *, at_once: int) -> None:
+        """Do the jobs whose paths this host sees, until it sees others."""
+        lines = await asyncio.to_thread(self._engine.lines, steps)
+        work = asyncio.create_task(self._engine.work(lines, at_once=at_once, wait=True))
+        try:
+            while not work.done() or not lines:
+                await asyncio.wait([work], timeout=self._look_s)
+                if work.done():
+                    await asyncio.sleep(self._look_s)
+                if lines != await asyncio.to_thread(self._engine.lines, steps):
+                    break
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+    @property
+    def _look_s(self) -> float:
+        return self._engine.site.settings.work.stalled_after.total_seconds() / BEATS
+
     async def _plan_every_so_often(self) -> None:
         poll_s = max(0.2, self._engine.site.poll.total_seconds())
         while True:
-            await self._plan(recalls_alone=False)
+            self._plans.clear()
+            took_s = await self._plan(recalls_alone=False)
             self._engine.close_breaker_after_a_while()
-            await asyncio.sleep(poll_s)
+            # A look takes its time too: at most half of it is spent looking.
+            rest_s = max(BREATH_S, took_s)
+            await asyncio.sleep(rest_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._plans.wait(), max(0.0, poll_s - rest_s))
 
     async def _plan_when_called(self) -> None:
         """A look at everything may take its time: recalls have one of their own."""
@@ -147,6 +181,13 @@ def _call(loop: asyncio.AbstractEventLoop, called: asyncio.Event) -> None:
         loop.call_soon_threadsafe(called.set)
 
 
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Of what nobody waited for. A job whose end procrastinate could not write down was done, or is due still."""
+    del loop
+    error = context.get("exception")
+    _log.warning("the queue was not told", action="work", error=str(error or context.get("message", "")).strip())
+
+
 def _cannot_reach(error: Exception) -> None:
     text = str(error.__cause__ or error).strip()
     _log.warning("the queue cannot be reached; it is tried again", action="work", error=text)
@@ -157,26 +198,3 @@ async def _ended(tasks: "Sequence[asyncio.Task[Any]]") -> list[Exception]:
     for task in tasks:
         task.cancel()
     return [each for each in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(each, Exception)]
-
-
-@contextmanager
-def _told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGTERM or SIGINT; the second one does what it always does."""
-    signals = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def told() -> None:
-        for each in signals:
-            loop.remove_signal_handler(each)
-        stop()
-
-    for each in signals:
-        loop.add_signal_handler(each, told)
-    try:
-        yield
-    finally:
-        for each in signals:
-            loop.remove_signal_handler(each)

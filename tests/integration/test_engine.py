@@ -6,6 +6,7 @@ import pytest
 
 from omero_archive.catalogue.recalls import ask
 from omero_archive.engine import Engine
+from omero_archive.planning import SLICES_AHEAD
 from omero_archive.states import CopyState, Residency
 from site_fixtures import CommandSite, Facility, MakeFacility, catalogue_rows, rows_of
 
@@ -20,13 +21,26 @@ def test_nothing_is_due_where_nothing_was_added(facility: Facility) -> None:
 def test_work_is_cut_into_slices_by_files_and_by_bytes(make_facility: MakeFacility) -> None:
     facility = make_facility(work='poll = "1s"\nslice_files = 2\n')
     facility.add("plate", "ics")
-    files = [row["id"] for row in facility.copies("plate") + facility.copies("ics")]
+    files = len(facility.copies("plate") + facility.copies("ics"))
     plan = Engine(facility.site).plan()
-    assert [(job.step, job.first, job.last) for job in plan] == [
-        ("copy", files[n], files[min(n + 1, len(files) - 1)]) for n in range(0, len(files), 2)
-    ]
+    assert [(job.step, job.number) for job in plan] == [("copy", n) for n in range(1, -(-files // 2) + 1)]
+    Engine(facility.site).run(steps=("copy",))
+    attempts = rows_of(facility.site.catalogue.dsn, only=["attempt"])["attempt"]
+    assert sorted(row["files"] for row in attempts) == sorted([2] * (files // 2) + [1] * (files % 2))
+    assert {row["outcome"] for row in attempts} == {"done"}
     facility = make_facility(facility.clock, work='poll = "1s"\nslice_size = "1 B"\n')
-    assert len(Engine(facility.site).plan()) == len(files)
+    facility.work()
+    assert set(facility.copy_states("plate").values()) == {CopyState.DURABLE}
+    sizes = {row["files"] for row in rows_of(facility.site.catalogue.dsn, only=["attempt"])["attempt"]}
+    assert 1 in sizes
+
+
+def test_no_more_slices_are_planned_than_so_many_ahead(make_facility: MakeFacility) -> None:
+    facility = make_facility(work='poll = "1s"\nslice_files = 1\n')
+    facility.add("plate", "ics", "pyramid", "dicom", "ome-tiff")
+    copies = sum(len(facility.copies(slug)) for slug in ("plate", "ics", "pyramid", "dicom", "ome-tiff"))
+    assert copies > SLICES_AHEAD
+    assert len(Engine(facility.site).plan()) == SLICES_AHEAD
     facility.work()
     assert set(facility.copy_states("plate").values()) == {CopyState.DURABLE}
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Integer, Text
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from omero_archive.catalogue.arrays import array, rows_given
@@ -31,12 +31,12 @@ _CLEARED: Mapping[str, Any] = {"attempts": 0, "last_error": None, "retry_at": No
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """A piece of work for one job: the copies with these numbers, first to last, that are still in the state."""
+class Bounds:
+    """How much is taken at once, and after which time a service is asked about the same copy again."""
 
-    service: ServiceName
-    first_id: int
-    last_id: int
+    size_bytes: int
+    files: int
+    poll: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,11 @@ class CopyRecord:
     @property
     def key(self) -> Key:
         return self.file.key
+
+    @property
+    def size_bytes(self) -> int:
+        """As it was read, before that as OMERO recorded it; 0 where it did not."""
+        return self.file.original.size_bytes or 0 if self.file.read is None else self.file.read.fixity.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,44 +114,54 @@ def try_again(connection: sa.Connection, bundle_id: int | None = None) -> int:
 # ---- what is due
 
 
-def due_slices(
-    connection: sa.Connection, service: ServiceName, state: CopyState, *, size_bytes: int, files: int, poll: timedelta
-) -> list[Slice]:
-    """The work that is due on a service for copies in a state, cut into slices of at most that size."""
+def due_slices(connection: sa.Connection, service: ServiceName, state: CopyState, *, bounds: Bounds, most: int) -> int:
+    """How many slices of copies in a state are due on a service that nobody is at work on; it stops looking at `most`.
+
+    However many are due, no more are looked at than that.
+    """
+    size_bytes = sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0).label("size_bytes")
     due = (
-        sa.select(copy.c.id, sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0).label("size_bytes"))
-        .select_from(copy)
-        .join(file, file.c.id == copy.c.file_id)
+        sa.select(size_bytes)
+        .join_from(copy, file, file.c.id == copy.c.file_id)
         .join(bundle, bundle.c.id == copy.c.bundle_id)
-        .where(_is_due(now(connection), service, state, poll))
+        .where(_is_free_and_due(now(connection), service, state, bounds.poll))
+        .order_by(copy.c.id)
+        .limit(bounds.files * most)
         .subquery()
     )
-    # The slice a copy falls in: by the bytes before it and by the files before it, whichever cuts earlier.
-    order = due.c.id
-    bytes_before = sa.func.sum(due.c.size_bytes).over(order_by=order, rows=(None, 0)) - due.c.size_bytes
-    files_before = sa.func.row_number().over(order_by=order) - 1
-    cut = sa.select(
-        due.c.id,
-        sa.cast(bytes_before // size_bytes, BigInteger).label("by_size"),
-        (files_before // files).label("by_files"),
-    ).subquery()
-    grouped = (
-        sa.select(sa.func.min(cut.c.id).label("first_id"), sa.func.max(cut.c.id).label("last_id"))
-        .group_by(cut.c.by_size, cut.c.by_files)
-        .order_by(sa.func.min(cut.c.id))
-    )
-    return [Slice(service=service, first_id=row.first_id, last_id=row.last_id) for row in connection.execute(grouped)]
+    many = connection.execute(sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(due.c.size_bytes), 0))).one()
+    if not many[0]:
+        return 0
+    return min(most, max(1, -(-int(many[0]) // bounds.files), -(-int(many[1]) // bounds.size_bytes)))
 
 
-def in_slice(connection: sa.Connection, piece: Slice, state: CopyState, *, poll: timedelta) -> list[CopyRecord]:
-    """The copies of a slice that are still due, with their files, by number."""
+def next_due(connection: sa.Connection, service: ServiceName, state: CopyState, *, bounds: Bounds) -> list[CopyRecord]:
+    """The next copies that are due and that nobody is at work on, at most a slice, at least one; by number.
+
+    They are locked until the transaction ends. Those that others have locked are passed over.
+    """
     rows = connection.execute(
         _with_file()
         .join(bundle, bundle.c.id == copy.c.bundle_id)
-        .where(copy.c.id.between(piece.first_id, piece.last_id), _is_due(now(connection), piece.service, state, poll))
+        .where(_is_free_and_due(now(connection), service, state, bounds.poll))
         .order_by(copy.c.id)
+        .limit(bounds.files)
+        .with_for_update(of=copy, skip_locked=True)
     )
-    return [_copy_record(row) for row in rows]
+    found: list[CopyRecord] = []
+    size_bytes = 0
+    for row in rows:
+        record = _copy_record(row)
+        size_bytes += record.size_bytes
+        if found and size_bytes > bounds.size_bytes:
+            break
+        found.append(record)
+    rows.close()
+    return found
+
+
+def _is_free_and_due(at: datetime, service: ServiceName, state: CopyState, poll: timedelta) -> sa.ColumnElement[bool]:
+    return sa.and_(copy.c.attempt_id.is_(None), _is_due(at, service, state, poll))
 
 
 def _is_due(at: datetime, service: ServiceName, state: CopyState, poll: timedelta) -> sa.ColumnElement[bool]:
@@ -185,6 +200,8 @@ def written(
     connection: sa.Connection,
     sources: Mapping[int, tuple[int, SourceRead]],
     digests: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+    *,
+    attempt: int,
 ) -> int:
     """Move copies PENDING -> WRITTEN; `sources` maps each copy to its file's number and what was read.
 
@@ -192,11 +209,15 @@ def written(
     """
     if not sources:
         return 0
-    know_digests(connection, digests)
+    # Two services get the same files at the same time: in one order, or each would wait for the other.
+    numbers = array([number for number, _ in sources.values()], BigInteger)
+    mine = sa.select(file.c.id).where(file.c.id == sa.any_(numbers)).order_by(file.c.id)
+    connection.execute(mine.with_for_update(key_share=True)).close()
+    know_digests(connection, digests, attempt=attempt)
     reads = [read for _, read in sources.values()]
     given = rows_given(
         {
-            "id": (BigInteger, [number for number, _ in sources.values()]),
+            "copy_id": (BigInteger, list(sources)),
             "size_bytes": (BigInteger, [read.fixity.size_bytes for read in reads]),
             "sha256": (Text, [read.fixity.sha256 for read in reads]),
             "xxh3": (Text, [read.fixity.xxh3 for read in reads]),
@@ -209,22 +230,28 @@ def written(
             "gid": (BigInteger, [read.attributes.gid for read in reads]),
         }
     )
-    values = {name: given.c[name] for name in given.c.keys() if name != "id"}  # noqa: SIM118 - a column collection
+    values = {name: given.c[name] for name in given.c.keys() if name != "copy_id"}  # noqa: SIM118 - a column collection
+    is_mine = sa.and_(copy.c.id == given.c.copy_id, copy.c.state == CopyState.PENDING, _held(attempt))
     connection.execute(
-        file.update().where(file.c.id == given.c.id).values(read_at=now(connection), **values),
+        file.update().where(file.c.id == copy.c.file_id, is_mine).values(read_at=now(connection), **values),
     )
     _correct_sizes(connection, list(sources))
-    return move(connection, list(sources), old=CopyState.PENDING, new=CopyState.WRITTEN)
+    return move(connection, list(sources), old=CopyState.PENDING, new=CopyState.WRITTEN, attempt=attempt)
 
 
-def know_digests(connection: sa.Connection, digests: Mapping[int, Mapping[str, str]]) -> None:
+def know_digests(connection: sa.Connection, digests: Mapping[int, Mapping[str, str]], *, attempt: int) -> None:
     """Write down digests of what was written, by the numbers of copies; what is known by other names stays."""
     known = {number: dict(each) for number, each in digests.items() if each}
     if not known:
         return
     given = rows_given({"id": (BigInteger, list(known)), "digests": (JSONB, list(known.values()))})
     values = {"digests": copy.c.digests.concat(given.c.digests)}
-    connection.execute(copy.update().where(copy.c.id == given.c.id).values(**values))
+    connection.execute(copy.update().where(copy.c.id == given.c.id, _held(attempt)).values(**values))
+
+
+def _held(attempt: int | None) -> sa.ColumnElement[bool]:
+    """The copies that an attempt is at work on; all, where it is none's work."""
+    return sa.true() if attempt is None else copy.c.attempt_id == attempt
 
 
 def _correct_sizes(connection: sa.Connection, ids: Sequence[int]) -> None:
@@ -246,33 +273,42 @@ def move(
     old: CopyState,
     new: CopyState,
     detail: Mapping[str, object] | None = None,
+    attempt: int | None = None,
     **values: Any,
 ) -> int:
     """Move copies from state to state, with an event for each; copies that somebody else moved are left alone.
 
-    `detail` goes into every event; `values` are other columns of the copies that change with the state.
+    With `attempt` only those that it is at work on. Whoever was at work on them is not any more: what he found out is
+    of the state before. `detail` goes into every event; `values` are other columns that change with the state.
     """
     check_move(COPY_MOVES, old=old, new=new, subject="a copy")
     moved = (
         copy.update()
-        .where(copy.c.id == sa.any_(array(ids, BigInteger)), copy.c.state == old)
-        .values(**{**_CLEARED, "state": new, **values})
+        .where(copy.c.id == sa.any_(array(ids, BigInteger)), copy.c.state == old, _held(attempt))
+        .values(**{**_CLEARED, "attempt_id": None, "state": new, **values})
         .returning(copy.c.bundle_id, copy.c.file_id, copy.c.service)
         .cte("moved")
     )
     return record_moved(connection, moved, old=old, new=new, detail=detail)
 
 
-def verified(connection: sa.Connection, ids: Sequence[int], *, how: str = READ_BACK) -> int:
+def verified(connection: sa.Connection, ids: Sequence[int], *, attempt: int, how: str = READ_BACK) -> int:
     """Move copies WRITTEN -> VERIFIED, with the digest that the original had when it was read."""
     digest = sa.select(file.c.sha256).where(file.c.id == copy.c.file_id).scalar_subquery()
     at = now(connection)
     values: dict[str, Any] = {"sha256": digest, "verified_at": at, "checked_at": at, "checked_how": how}
-    return move(connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, **values)
+    return move(connection, ids, old=CopyState.WRITTEN, new=CopyState.VERIFIED, attempt=attempt, **values)
 
 
 def moved_by_word(
-    connection: sa.Connection, ids: Sequence[int], *, old: CopyState, new: CopyState, word: str, at: datetime
+    connection: sa.Connection,
+    ids: Sequence[int],
+    *,
+    old: CopyState,
+    new: CopyState,
+    word: str,
+    at: datetime,
+    attempt: int | None = None,
 ) -> int:
     """Move copies because of what the service said of them, and write that down in the same stroke.
 
@@ -281,10 +317,17 @@ def moved_by_word(
     values: dict[str, Any] = {"asked_at": at, "word": printable(word)}
     if new is CopyState.DURABLE:
         values["confirmed_at"] = at
-    return move(connection, ids, old=old, new=new, detail={"word": word}, **values)
+    return move(connection, ids, old=old, new=new, detail={"word": word}, attempt=attempt, **values)
 
 
-def asked(connection: sa.Connection, words: Mapping[int, str], *, at: datetime, confirmed: Sequence[int] = ()) -> None:
+def asked(
+    connection: sa.Connection,
+    words: Mapping[int, str],
+    *,
+    at: datetime,
+    confirmed: Sequence[int] = (),
+    attempt: int | None = None,
+) -> None:
     """Write down what the service said of each copy when it was asked, and which of them it called durable then."""
     if not words:
         return
@@ -298,36 +341,31 @@ def asked(connection: sa.Connection, words: Mapping[int, str], *, at: datetime, 
     )
     confirmed_at = sa.case((given.c.is_fresh, sa.literal(at)), else_=copy.c.confirmed_at)
     values = {"asked_at": at, "word": given.c.word, "confirmed_at": confirmed_at, **_CLEARED}
-    connection.execute(copy.update().where(copy.c.id == given.c.id).values(**values))
+    connection.execute(copy.update().where(copy.c.id == given.c.id, _held(attempt)).values(**values))
 
 
-def failed(connection: sa.Connection, failures: Mapping[int, Failure], *, state: CopyState) -> int:
+def failed(
+    connection: sa.Connection, failures: Mapping[int, Failure], *, state: CopyState, attempt: int | None = None
+) -> int:
     """Write down, beside the state, why copies could not go on; how many. Those that others moved on are left alone."""
-    noted = 0
-    for number, failure in failures.items():
-        noted += connection.execute(
-            copy.update()
-            .where(copy.c.id == number, copy.c.state == state)
-            .values(
-                attempts=_one_more(failure.most_attempts),
-                last_error=printable(failure.message),
-                retry_at=failure.retry_at,
-                needs_attention=failure.retry_at is None,
-            )
-        ).rowcount
-    return noted
-
-
-def _one_more(most: int | None) -> sa.ColumnElement[int]:
-    return copy.c.attempts + 1 if most is None else sa.func.least(copy.c.attempts + 1, most)
-
-
-def slice_failed(connection: sa.Connection, piece: Slice, state: CopyState, failure: Failure) -> None:
-    """Write down that a whole slice could not go on."""
-    inside = sa.and_(
-        copy.c.service == piece.service, copy.c.id.between(piece.first_id, piece.last_id), copy.c.state == state
+    if not failures:
+        return 0
+    given = rows_given(
+        {
+            "id": (BigInteger, list(failures)),
+            "message": (Text, [printable(failure.message) for failure in failures.values()]),
+            "retry_at": (DateTime(timezone=True), [failure.retry_at for failure in failures.values()]),
+            "most": (Integer, [failure.most_attempts for failure in failures.values()]),
+        }
     )
-    failed(connection, dict.fromkeys(connection.scalars(sa.select(copy.c.id).where(inside)), failure), state=state)
+    values = {
+        "attempts": sa.func.least(copy.c.attempts + 1, given.c.most),  # the least of those that are not null
+        "last_error": given.c.message,
+        "retry_at": given.c.retry_at,
+        "needs_attention": given.c.retry_at.is_(None),
+    }
+    mine = sa.and_(copy.c.id == given.c.id, copy.c.state == state, _held(attempt))
+    return connection.execute(copy.update().where(mine).values(**values)).rowcount
 
 
 # ---- what is known
@@ -407,8 +445,13 @@ def number_to_read_later(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(*later)) or 0)
 
 
-def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tuple[int, BundleName]]:
-    """The bundles whose copies are all written on the service, but not yet the manifest, and that may be tried now."""
+def without_manifest(
+    connection: sa.Connection, service: ServiceName, *, most: int | None = None
+) -> list[tuple[int, BundleName]]:
+    """The bundles whose copies are all written on the service, but not yet the manifest, and that may be tried now.
+
+    With `most` no more than the first so many.
+    """
     pending = sa.exists().where(
         copy.c.bundle_id == bundle.c.id, copy.c.service == service, copy.c.state == CopyState.PENDING
     )
@@ -425,7 +468,7 @@ def without_manifest(connection: sa.Connection, service: ServiceName) -> list[tu
         ~pending,
         ~done,
     )
-    return [(row.id, BundleName(row.name)) for row in connection.execute(ready.order_by(bundle.c.id))]
+    return [(row.id, BundleName(row.name)) for row in connection.execute(ready.order_by(bundle.c.id).limit(most))]
 
 
 def manifest_written(connection: sa.Connection, bundle_id: int, service: ServiceName, directory: str) -> None:

@@ -18,7 +18,7 @@ from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock, ServiceName
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
 
 
@@ -47,7 +47,7 @@ class Catalogue:
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A connection in a transaction, committed at the end. Raises `DatabaseUnavailable`."""
-        with _reached(), self._engine.begin() as connection:
+        with reached(), self._engine.begin() as connection:
             connection.info["clock"] = self.clock
             connection.info["actor"] = self.actor
             yield connection
@@ -59,6 +59,11 @@ class Catalogue:
             self._has_unsealed = False
             with self.begin() as connection:
                 seal_new(connection)
+
+    def session(self) -> sa.Connection:
+        """A connection of its own, without transactions, for who needs one for long. Raises `DatabaseUnavailable`."""
+        with reached():
+            return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def lock_bundle(self, name: BundleName) -> Iterator[None]:
@@ -80,13 +85,15 @@ class Catalogue:
     def _lock(self, name: str, busy: str) -> Iterator[None]:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         # A connection of its own without a transaction: the work below may take hours.
-        with _reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with reached(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number))):
                 raise Busy(busy)
             try:
                 yield
             finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+                # Where the connection is gone the lock is gone too; what was done meanwhile is done all the same.
+                with suppress(OperationalError, InterfaceError):
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
     def create(self) -> bool:
         """Make the database if it is not there; whether it was made. Raises `DatabaseUnavailable`."""
@@ -144,7 +151,8 @@ class Catalogue:
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
+def reached() -> Iterator[None]:
+    """Raise `DatabaseUnavailable` where the catalogue's database says that it cannot be reached."""
     try:
         yield
     except (OperationalError, InterfaceError, NoneFree, psycopg.OperationalError) as error:

@@ -5,11 +5,17 @@ socket's bound does not help where only the process behind it hangs. So the wait
 """
 
 from collections.abc import Generator
+from datetime import timedelta
 from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.array import ListBinaryDumper
+
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server that vanished without a word is noticed within half a minute, not after hours. Seconds; the last in ms."""
 
 _T = TypeVar("_T")
 _LEAST_TIMEOUT_S = 2  # libpq takes less for as much
@@ -40,13 +46,24 @@ class _PatientConnection(psycopg.Connection[Any]):
             return result
 
 
+def lasting(dsn: str) -> str:
+    """The connection string with `KEEPALIVE`, where it says nothing of its own."""
+    return make_conninfo(dsn, **{key: value for key, value in KEEPALIVE.items() if key not in conninfo_to_dict(dsn)})
+
+
+def be_brief(connection: sa.Connection, silence: timedelta) -> None:
+    """Let PostgreSQL end this transaction, with its locks, if we fall silent in it for so long: others wait for it."""
+    milliseconds = str(max(1, int(silence.total_seconds() * 1000)))
+    connection.execute(sa.select(sa.func.set_config("idle_in_transaction_session_timeout", milliseconds, True)))
+
+
 def connect(dsn: str, patience_s: float | None) -> psycopg.Connection[Any]:
     """A new connection; with `patience_s` one that waits no longer than that for anything. Raises `psycopg.Error`."""
     if patience_s is None:
-        return psycopg.connect(dsn, application_name="omero-archive")
+        return _quick(psycopg.connect(lasting(dsn), application_name="omero-archive"))
     options = conninfo_to_dict(dsn).get("options") or ""
     made = _PatientConnection.connect(
-        dsn,
+        lasting(dsn),
         application_name="omero-archive",
         connect_timeout=max(_LEAST_TIMEOUT_S, round(patience_s)),
         options=f"{options} -c statement_timeout={int(patience_s * 1000)}",
@@ -54,4 +71,10 @@ def connect(dsn: str, patience_s: float | None) -> psycopg.Connection[Any]:
         prepare_threshold=None,
     )
     made.patience_s = patience_s
+    return _quick(made)
+
+
+def _quick(made: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """The connection, which sends arrays as they are: as text, 10^5 keys take ten times as long, here and there."""
+    made.adapters.register_dumper(list, ListBinaryDumper)
     return made

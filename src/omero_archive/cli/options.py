@@ -31,3 +31,15 @@ SettingsFile = Annotated[
         show_default=False,
     ),
 ]
+
+Streams = Annotated[
+    int | None,
+    typer.Option(
+        "--streams", min=1, max=64, help="How many slices are worked on at once.", show_default="work.streams"
+    ),
+]
+
+HostLabel = Annotated[
+    str | None,
+    typer.Option("--host-label", help="What this data mover is called in `status`.", show_default="the host's name"),
+]

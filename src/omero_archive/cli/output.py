@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from omero_archive.model import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Output:
@@ -34,6 +34,9 @@ class Output:
         """A table for people; numbers are right-aligned."""
         if self.as_json:
             return
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=None, pad_edge=False)
         for number, name in enumerate(columns):
             is_number = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
@@ -53,6 +56,8 @@ class Output:
         if self.as_json or not self.messages.is_terminal:
             yield Bars(None)
             return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -67,7 +72,7 @@ class Output:
 class Bars:
     """The bars of one command. Called by the steps with what is done; `expect` says how much there will be."""
 
-    def __init__(self, bars: Progress | None) -> None:
+    def __init__(self, bars: "Progress | None") -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
         self._files: dict[str, int] = {}
@@ -84,7 +89,7 @@ class Bars:
             self._files[step] += files
             self._bars.update(task, advance=size_bytes, files=self._files[step])
 
-    def _task(self, step: str) -> TaskID:
+    def _task(self, step: str) -> "TaskID":
         if step not in self._tasks and self._bars is not None:
             self._tasks[step] = self._bars.add_task(step, total=None, files=0)
             self._files[step] = 0

@@ -1,5 +1,6 @@
 """`run` works off all that is due and ends."""
 
+import signal
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -9,11 +10,12 @@ import typer
 
 from omero_archive.catalogue import bundles, copies, overview
 from omero_archive.cli.open import opened
-from omero_archive.cli.options import DryRun, Json, SettingsFile
+from omero_archive.cli.options import DryRun, HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine, Result
-from omero_archive.errors import Damage, WrongUse
+from omero_archive.errors import Damage, NotMounted, WrongUse
 from omero_archive.settings import parse_duration
+from omero_archive.signals import told_to_stop
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
 
@@ -31,13 +33,16 @@ Retry = Annotated[
 def run(
     wait: Wait = "0s",
     retry: Retry = False,
+    streams: Streams = None,
+    host_label: HostLabel = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     settings: SettingsFile = None,
 ) -> None:
     """Work off everything that is due: copy, verify, write manifests, ask the services, recall. Then end.
 
-    For cron or a systemd timer. May be killed at any time and run again, also twice at once.
+    For cron or a systemd timer. May be killed at any time and run again, also twice at once and on several hosts. At
+    SIGTERM or Ctrl-C what is done is recorded and the rest handed back.
     """
     output = Output(as_json=as_json)
     try:
@@ -52,7 +57,7 @@ def run(
         if dry_run:
             jobs = Engine(site).plan()
             for job in jobs:
-                output.say(f"{job.step} {job.service or ''} {job.first}-{job.last}")
+                output.say(f"{job.step} {job.service or ''} {job.number or ''}".rstrip())
             output.say(f"{len(jobs)} jobs are due; none was run.")
             output.document({"command": "run", "dry_run": True, "jobs": [job.lock for job in jobs]})
             return
@@ -60,7 +65,21 @@ def run(
             site.progress = told
             for step, size_bytes in due_bytes(site).items():
                 told.expect(step, size_bytes)
-            result = work_off(site, wait_s)
+            engine = Engine(site, label=host_label, streams=streams)
+            with told_to_stop(engine.stop) as stopped:
+                result = work_off(engine, wait_s)
+    _tell(output, result)
+    output.document({"command": "run", "dry_run": False, "summary": asdict(result)})
+    if stopped:
+        output.say(f"Stopped by {stopped[0].name}; what was not done is due still.")
+        signal.raise_signal(stopped[0])  # whoever sent it sees that it did what it always does
+    if result.failed:
+        raise typer.Exit(Damage.exit_code if result.damaged else 1)
+    if result.unseen:
+        raise typer.Exit(NotMounted.exit_code)
+
+
+def _tell(output: Output, result: Result) -> None:
     output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
     if result.waiting:
         many = "1 copy or bundle waits" if result.waiting == 1 else f"{result.waiting} copies and bundles wait"
@@ -70,11 +89,10 @@ def run(
     if result.stopped:
         output.say(f"Copying stopped by itself: {result.stopped}. What was not tried is as it was; look at the cause")
         output.say("first (`omero-archive status`), then run this again.")
+    for reason in result.unseen:
+        output.say(f"Left to other hosts: {reason}")
     if result.failed:
         output.say("What failed is shown by `omero-archive status`, with the reason.")
-    output.document({"command": "run", "dry_run": False, "summary": asdict(result)})
-    if result.failed:
-        raise typer.Exit(Damage.exit_code if result.damaged else 1)
 
 
 def due_bytes(site: Site) -> dict[str, int]:
@@ -88,12 +106,11 @@ def due_bytes(site: Site) -> dict[str, int]:
     return {"copy": copy, "verify": verify, "confirm": verify + by_state[CopyState.VERIFIED]}
 
 
-def work_off(site: Site, wait_s: float) -> Result:
+def work_off(engine: Engine, wait_s: float) -> Result:
     """Run until nothing is due, and on until nothing waits for a service or the time is over."""
-    engine = Engine(site)
     deadline = time.monotonic() + wait_s
     while True:
         result = engine.run()
-        if not engine.waits_for_services() or time.monotonic() >= deadline:
+        if engine.is_stopped or not engine.waits_for_services() or time.monotonic() >= deadline:
             return result
-        time.sleep(min(1.0, max(0.1, site.poll.total_seconds())))
+        time.sleep(min(1.0, max(0.1, engine.site.poll.total_seconds())))

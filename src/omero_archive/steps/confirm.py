@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import sqlalchemy as sa
+
 from omero_archive.catalogue import copies
-from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
+from omero_archive.catalogue.claims import Claim
+from omero_archive.catalogue.copies import CopyRecord, Failure
 from omero_archive.errors import Unavailable
 from omero_archive.model import ServiceName
 from omero_archive.service import Answer, ObjectStatus
@@ -33,18 +36,20 @@ class Word:
     attention: str = ""
 
 
-def confirm(site: Site, piece: Slice) -> Tally:
-    """Ask about one slice of verified copies. "Not yet" is no failure: they are asked about again later."""
-    with site.catalogue.begin() as connection:
-        due = copies.in_slice(connection, piece, CopyState.VERIFIED, poll=site.poll)
+def confirm(site: Site, claim: Claim) -> Tally:
+    """Ask about the verified copies that were claimed. "Not yet" is no failure: they are asked about again later."""
     try:
-        words = ask(site, piece.service, due)
+        words = ask(site, claim.service, claim.copies)
     except Unavailable as error:
-        with site.catalogue.begin() as connection:
-            failures = {record.id: failure(site, record, error) for record in due}
-            failed = copies.failed(connection, failures, state=CopyState.VERIFIED)
+        failures = {record.id: failure(site, record, error) for record in claim.copies}
+        failed = site.recorded(
+            claim,
+            lambda connection: copies.failed(connection, failures, state=CopyState.VERIFIED, attempt=claim.attempt),
+        )
         return Tally(failed=failed)
-    return record(site, words)
+    tally = _record(site, words, claim)
+    claim.did(tally.done, sum(word.copy.size_bytes for word in _newly_durable(words)))
+    return tally
 
 
 def ask(site: Site, service: ServiceName, due: Sequence[CopyRecord]) -> list[Word]:
@@ -60,13 +65,11 @@ def ask(site: Site, service: ServiceName, due: Sequence[CopyRecord]) -> list[Wor
 
 def record(site: Site, words: Sequence[Word]) -> Tally:
     """Write the services' words into the catalogue, and the moves they cause."""
-    moves: dict[tuple[CopyState, CopyState, str, datetime], list[int]] = {}
-    same: dict[datetime, list[Word]] = {}
-    for word in words:
-        if word.state is word.copy.state:
-            same.setdefault(word.at, []).append(word)
-        else:
-            moves.setdefault((word.copy.state, word.state, word.text, word.at), []).append(word.copy.id)
+    return _record(site, words, None)
+
+
+def _record(site: Site, words: Sequence[Word], claim: Claim | None) -> Tally:
+    """Under the claim, where the words are about what was claimed."""
     lost = {
         word.copy.id: Failure(
             message=f"{word.copy.service}: {word.text}", retry_at=None, is_damage=word.state is CopyState.DAMAGED
@@ -74,21 +77,45 @@ def record(site: Site, words: Sequence[Word]) -> Tally:
         for word in words
         if word.state in (CopyState.DAMAGED, CopyState.MISSING)
     }
-    with site.catalogue.begin() as connection:
-        for (old, new, text, at), ids in moves.items():
-            copies.moved_by_word(connection, ids, old=old, new=new, word=text, at=at)
-        for at, still in same.items():
-            fresh = [word.copy.id for word in still if word.is_fresh]
-            copies.asked(connection, {word.copy.id: word.text for word in still}, at=at, confirmed=fresh)
+    overdue = {word.copy.id: _overdue(site, word) for word in words if word.attention}
+
+    def write_down(connection: sa.Connection) -> None:
+        attempt = None if claim is None else claim.attempt
+        _write_down(connection, words, attempt)
         for state in (CopyState.DAMAGED, CopyState.MISSING):
             copies.failed(connection, lost, state=state)
-        overdue = {word.copy.id: _overdue(site, word) for word in words if word.attention}
         for state in ASKED:
             copies.failed(connection, overdue, state=state)
-    newly = [word.copy for word in words if word.copy.state is not word.state is CopyState.DURABLE]
-    for copy in newly:
-        site.progress("confirm", 1, copy.file.source.fixity.size_bytes)
+
+    if claim is None:
+        with site.catalogue.begin() as connection:
+            write_down(connection)
+    else:
+        site.recorded(claim, write_down)
+    newly = _newly_durable(words)
+    for word in newly:
+        site.progress("confirm", 1, word.copy.file.source.fixity.size_bytes)
     return Tally(done=len(newly), failed=len(lost | overdue), damaged=damaged(lost.values()))
+
+
+def _write_down(connection: sa.Connection, words: Sequence[Word], attempt: int | None) -> None:
+    moves: dict[tuple[CopyState, CopyState, str, datetime], list[int]] = {}
+    same: dict[datetime, list[Word]] = {}
+    for word in words:
+        if word.state is word.copy.state:
+            same.setdefault(word.at, []).append(word)
+        else:
+            moves.setdefault((word.copy.state, word.state, word.text, word.at), []).append(word.copy.id)
+    for (old, new, text, at), ids in moves.items():
+        copies.moved_by_word(connection, ids, old=old, new=new, word=text, at=at, attempt=attempt)
+    for at, still in same.items():
+        fresh = [word.copy.id for word in still if word.is_fresh]
+        told = {word.copy.id: word.text for word in still}
+        copies.asked(connection, told, at=at, confirmed=fresh, attempt=attempt)
+
+
+def _newly_durable(words: Sequence[Word]) -> list[Word]:
+    return [word for word in words if word.copy.state is not word.state is CopyState.DURABLE]
 
 
 def _overdue(site: Site, word: Word) -> Failure:

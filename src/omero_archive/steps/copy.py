@@ -1,12 +1,15 @@
 """Copy: read originals once, write them to a service, record what was read. PENDING -> WRITTEN."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+import sqlalchemy as sa
+
 from omero_archive.catalogue import copies
-from omero_archive.catalogue.copies import CopyRecord, Failure, Slice
-from omero_archive.errors import ArchiveError, Damage, ObjectOffline
+from omero_archive.catalogue.claims import Claim
+from omero_archive.catalogue.copies import CopyRecord, Failure
+from omero_archive.errors import ArchiveError, Damage, NotMounted, ObjectOffline, WorkStopped
 from omero_archive.service import Incoming, Outcome
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
@@ -26,29 +29,26 @@ class Tally:
     waiting: int = 0
 
 
-def copy(site: Site, piece: Slice) -> Tally:
-    """Copy one slice. A failing file does not stop the others; a failing service stops none of what it took.
+def copy(site: Site, claim: Claim) -> Tally:
+    """Copy what was claimed. A failing file does not stop the others; a failing service stops none of what it took.
 
-    An open circuit breaker stops it: what was not tried stays as it is.
+    An open circuit breaker or the end of the claim stops it: what was not tried stays as it is.
     """
     if not site.breaker.allows(0):
         return Tally()
-    with site.catalogue.begin() as connection:
-        due = copies.in_slice(connection, piece, CopyState.PENDING, poll=site.poll)
-    work = _Work(site, due)
+    work = _Work(site, claim)
     try:
-        with closing(site.services[piece.service].put_group(work.group())) as outcomes:
+        with closing(site.services[claim.service].put_group(work.group())) as outcomes:
             for outcome in outcomes:
                 work.take(outcome)
                 if not site.breaker.allows(len(work.failures)):
                     break
+    except (WorkStopped, NotMounted):
+        pass  # what was done is recorded
     except ArchiveError as error:
         work.give_up(error)
     site.breaker.count(done=len(work.written), failed=len(work.failures))
-    with site.catalogue.begin() as connection:
-        done = copies.written(connection, work.written, work.digests)
-        failed = copies.failed(connection, work.failures, state=CopyState.PENDING)
-    return Tally(done=done, failed=failed, damaged=damaged(work.failures.values()))
+    return site.recorded(claim, work.record)
 
 
 def failure(site: Site, record: CopyRecord, error: ArchiveError) -> Failure:
@@ -69,9 +69,10 @@ def damaged(failures: Iterable[Failure]) -> int:
 class _Work:
     """One slice on its way: the readers, and what became of each copy."""
 
-    def __init__(self, site: Site, due: list[CopyRecord]) -> None:
+    def __init__(self, site: Site, claim: Claim) -> None:
         self._site = site
-        self._due = {record.key: record for record in due}
+        self._claim = claim
+        self._due = {record.key: record for record in claim.copies}
         self._readers: dict[str, SourceReader] = {}
         self.written: dict[int, tuple[int, SourceRead]] = {}
         self.digests: dict[int, Mapping[str, str]] = {}
@@ -82,10 +83,13 @@ class _Work:
         for key, record in self._due.items():
             try:
                 tree, relative = self._site.original(key)
+            except NotMounted:
+                raise
             except ArchiveError as error:
                 self.failures[record.id] = failure(self._site, record, error)
                 continue
-            reader = SourceReader(tree, relative, record.file.original, self._site.lanes)
+            reader = _ClaimedReader(tree, relative, record.file.original, self._site.lanes)
+            reader.claim = self._claim
             self._readers[key] = reader
             # What was read before, for another service, must come again.
             expected = None if record.file.read is None else record.file.read.fixity
@@ -94,6 +98,8 @@ class _Work:
 
     def take(self, outcome: Outcome) -> None:
         record = self._due[outcome.key]
+        if isinstance(outcome.error, WorkStopped | NotMounted):
+            return  # not tried, so no failure: of a disk that is not there nothing is known
         if outcome.error is not None:
             self.failures[record.id] = failure(self._site, record, outcome.error)
             return
@@ -101,9 +107,30 @@ class _Work:
             self.digests[record.id] = outcome.receipt.digests
         read = self._readers[outcome.key].read
         self.written[record.id] = (record.file.id, read)
+        self._claim.did(1, read.fixity.size_bytes)
         self._site.progress("copy", 1, read.fixity.size_bytes)
 
     def give_up(self, error: ArchiveError) -> None:
         for record in self._due.values():
             if record.id not in self.written and record.id not in self.failures:
                 self.failures[record.id] = failure(self._site, record, error)
+
+    def record(self, connection: sa.Connection) -> Tally:
+        """Write down what became of all of them."""
+        attempt = self._claim.attempt
+        done = copies.written(connection, self.written, self.digests, attempt=attempt)
+        failed = copies.failed(connection, self.failures, state=CopyState.PENDING, attempt=attempt)
+        return Tally(done=done, failed=failed, damaged=damaged(self.failures.values()))
+
+
+class _ClaimedReader(SourceReader):
+    """An original that is read for as long as the claim on its copy lasts. `pieces` raises `WorkStopped` too."""
+
+    claim: Claim
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        self.claim.require()
+        with closing(super().pieces()) as pieces:
+            for piece in pieces:
+                yield piece
+                self.claim.require()

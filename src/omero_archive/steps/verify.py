@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
 from omero_archive.catalogue import copies
-from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK, CopyRecord, Failure, Slice
+from omero_archive.catalogue.claims import Claim
+from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK, CopyRecord, Failure
 from omero_archive.errors import (
     ArchiveError,
     FixityMismatch,
@@ -18,6 +21,7 @@ from omero_archive.errors import (
     ObjectOffline,
     ServiceUnavailable,
     Unavailable,
+    WorkStopped,
 )
 from omero_archive.model import Key
 from omero_archive.service import Answer, ObjectStatus, Service, Staged
@@ -40,26 +44,26 @@ class Compared:
     learnt: Mapping[str, str] = field(default_factory=dict)
 
 
-def verify(site: Site, piece: Slice) -> Tally:
-    """Verify one slice. Wrong bytes make a copy DAMAGED, "could not read" is tried again."""
-    with site.catalogue.begin() as connection:
-        due = copies.in_slice(connection, piece, CopyState.WRITTEN, poll=site.poll)
-    service = site.services[piece.service]
+def verify(site: Site, claim: Claim) -> Tally:
+    """Verify what was claimed. Wrong bytes make a copy DAMAGED, "could not read" is tried again."""
+    service, due = site.services[claim.service], claim.copies
     try:
         said = ask_first(service, due)
     except Unavailable as error:
-        return _record(site, due, dict.fromkeys((copy.id for copy in due), error))
+        return _record(site, claim, dict.fromkeys((copy.id for copy in due), error))
     _stage(service, due, said)
 
     def judge(record: CopyRecord) -> Compared | ArchiveError:
         try:
+            claim.require()
             found = compare(site, service, record, said.get(record.key))
         except ArchiveError as error:
             return error
+        claim.did(1, record.size_bytes)
         site.progress("verify", 1, record.file.source.fixity.size_bytes)
         return found
 
-    return _record(site, due, {copy.id: found for copy, found in zip(due, site.lanes.each(judge, due), strict=True)})
+    return _record(site, claim, {copy.id: found for copy, found in zip(due, site.lanes.each(judge, due), strict=True)})
 
 
 def compare(site: Site, service: Service, record: CopyRecord, said: ObjectStatus | None) -> Compared:
@@ -152,28 +156,41 @@ def _computed(service: Service, record: CopyRecord, names: Sequence[str]) -> dic
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _record(site: Site, due: Sequence[CopyRecord], found: Mapping[int, Compared | ArchiveError]) -> Tally:
-    """Write down what was found, and count it."""
+def _record(site: Site, claim: Claim, found: Mapping[int, Compared | ArchiveError]) -> Tally:
+    """Write down what was found, and count it. What was not looked at stays as it is."""
     good = {number: one for number, one in found.items() if isinstance(one, Compared)}
     failures: dict[CopyState, dict[int, Failure]] = {
         state: {} for state in (CopyState.DAMAGED, CopyState.MISSING, CopyState.WRITTEN)
     }
-    for record in due:
+    for record in claim.copies:
         error = found[record.id]
-        if isinstance(error, ArchiveError):
+        if isinstance(error, ArchiveError) and not isinstance(error, WorkStopped):
             failures[_state_after(error)][record.id] = failure(site, record, error)
-    with site.catalogue.begin() as connection:
-        copies.know_digests(connection, {number: one.learnt for number, one in good.items()})
-        done = failed = 0
-        for how in (READ_BACK, FIXITY_OF_SERVICE):
-            done += copies.verified(connection, [number for number, one in good.items() if one.how == how], how=how)
-        for state, those in failures.items():
-            if state is not CopyState.WRITTEN:
-                copies.move(connection, list(those), old=CopyState.WRITTEN, new=state)
-            failed += copies.failed(connection, those, state=state)
+    done, failed = site.recorded(claim, lambda connection: _write_down(connection, claim.attempt, good, failures))
     wrong = damaged(one for those in failures.values() for one in those.values())
     waiting = sum(isinstance(one, ObjectOffline) for one in found.values())
     return Tally(done=done, failed=max(0, failed - waiting), damaged=wrong, waiting=waiting)
+
+
+def _write_down(
+    connection: sa.Connection,
+    attempt: int,
+    good: Mapping[int, Compared],
+    failures: Mapping[CopyState, Mapping[int, Failure]],
+) -> tuple[int, int]:
+    """How many were verified, and how many failed."""
+    copies.know_digests(connection, {number: one.learnt for number, one in good.items()}, attempt=attempt)
+    done = failed = 0
+    for how in (READ_BACK, FIXITY_OF_SERVICE):
+        right = [number for number, one in good.items() if one.how == how]
+        done += copies.verified(connection, right, how=how, attempt=attempt)
+    for state, those in failures.items():
+        if state is CopyState.WRITTEN:
+            failed += copies.failed(connection, those, state=state, attempt=attempt)
+        else:
+            copies.move(connection, list(those), old=CopyState.WRITTEN, new=state, attempt=attempt)
+            failed += copies.failed(connection, those, state=state)
+    return done, failed
 
 
 def _state_after(error: ArchiveError) -> CopyState:
