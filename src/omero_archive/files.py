@@ -421,6 +421,9 @@ class Tree:
         above, name = self._split(relative)
         return _Parent(self, above, name)
 
+    def _not_there(self) -> None:
+        """Told when the system says that a name is not there in a directory, before anybody concludes from it."""
+
     def _split(self, relative: str) -> tuple[str, str]:
         """The directory of a path and the name in it. Raises `UnsafePath`."""
         above, _, name = relative.rpartition("/")
@@ -447,8 +450,10 @@ class _Parent:
         self._fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
         return self._fd, self._name
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         disk.close(self._fd)
+        if kind is not None and issubclass(kind, FileNotFoundError):
+            self._tree._not_there()
 
 
 class LastParent:
