@@ -421,8 +421,8 @@ class Tree:
         above, name = self._split(relative)
         return _Parent(self, above, name)
 
-    def _not_there(self) -> None:
-        """Told when the system says that a name is not there in a directory, before anybody concludes from it."""
+    def _nothing_there(self) -> None:
+        """Called before it is said that something is not there: what raises here is said in its place."""
 
     def _split(self, relative: str) -> tuple[str, str]:
         """The directory of a path and the name in it. Raises `UnsafePath`."""
@@ -450,10 +450,10 @@ class _Parent:
         self._fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
         return self._fd, self._name
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
         disk.close(self._fd)
-        if kind is not None and issubclass(kind, FileNotFoundError):
-            self._tree._not_there()
+        if isinstance(error, FileNotFoundError):
+            self._tree._nothing_there()
 
 
 class LastParent:

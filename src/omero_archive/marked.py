@@ -94,6 +94,6 @@ class MarkedTree(Tree):
             self.prove()
             raise
 
-    def _not_there(self) -> None:
-        # What is done in the directory of a path counts too: most of all that there is no such name in it.
+    def _nothing_there(self) -> None:
+        # What is done in an open directory counts too: most of all that there is no such name in it.
         self.prove()
