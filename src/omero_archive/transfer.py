@@ -75,9 +75,9 @@ class SourceRead:
 class Lanes:
     """The buffers and the hashing threads, shared by all transfers of one process. Safe for several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, files_at_once: int = FILES_AT_ONCE) -> None:
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="hash")
-        self._files = ThreadPoolExecutor(max_workers=FILES_AT_ONCE, thread_name_prefix="file")
+        self._files = ThreadPoolExecutor(max_workers=files_at_once, thread_name_prefix="file")
         self._one_large_file = threading.RLock()  # of one thread, which may have two transfers open
         self._local = threading.local()
 
