@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
-from omero_archive.errors import ArchiveError, OriginalUnfit, WrongState
+from omero_archive.errors import ArchiveError, NotMounted, OriginalUnfit, WrongState
 from omero_archive.files import Entry, EntryKind, disk_errors
 from omero_archive.model import Bundle, BundleName, Key, OriginalFile
 from omero_archive.states import Decision, Residency
@@ -36,6 +36,8 @@ def _survey(site: Site, bundle: Bundle) -> tuple[list[str], Key | None]:
     obstacles, linked = [], None
     seen = looked_at(site, (original.key for original in bundle.files))
     for original, (key, entry) in zip(bundle.files, seen, strict=True):
+        if isinstance(entry, NotMounted):
+            raise entry  # it says nothing about the file
         if isinstance(entry, ArchiveError | OSError):
             obstacle: str | None = str(entry)
         elif entry is not None and entry.kind is EntryKind.LINK and entry.target == site.link_target(key):
