@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,12 +29,14 @@ from omero_archive.app import initialise, open_site
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue import copies as copy_queries
 from omero_archive.catalogue.bundles import BundleRecord, Request
+from omero_archive.catalogue.claims import STATES, Claim
 from omero_archive.catalogue.tables import metadata
 from omero_archive.demo.filesets import Expected
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoFileset, DemoSite
 from omero_archive.engine import Engine, Result
-from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType, ServiceName
+from omero_archive.mover import Mover, bounds
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.settings import load_settings
 from omero_archive.states import CopyEvidence, CopyState, Decision, Residency
@@ -88,6 +90,12 @@ def disk_below(*roots: Path) -> dict[str, tuple[object, ...]]:
                 facts = (seen.st_mode, target, size, seen.st_mtime_ns, seen.st_ino, owner, seen.st_nlink)
                 found[os.fsdecode(path)] = facts
     return found
+
+
+def left_below(root: Path) -> list[Path]:
+    """What lies below a directory of near bytes; without the site's marker and locks, which stay."""
+    ours = {root / ".omero-archive/site", root / ".omero-archive/locks"}
+    return [path for path in root.rglob("*") if not path.is_dir() and path not in ours]
 
 
 def file_facts(path: Path) -> tuple[object, ...]:
@@ -195,6 +203,19 @@ class Facility:
     def work(self) -> Result:
         """All that is due now."""
         return Engine(self.site).run()
+
+    @contextmanager
+    def claimed(self, step: str, service: str = "tape") -> Iterator[Claim]:
+        """The copies that are due for a step, as a worker claims them."""
+        with Mover(self.site).at_work([step], 1) as mover, mover.claimed(step, ServiceName(service)) as claim:
+            assert claim is not None, f"nothing is due for {step}"
+            yield claim
+
+    def is_due(self, step: str, service: str = "tape") -> bool:
+        """Whether anything is due for a step."""
+        name = ServiceName(service)
+        with self.site.catalogue.begin() as connection:
+            return copy_queries.due_slices(connection, name, STATES[step], bounds=bounds(self.site), most=1) > 0
 
     def archive(self, *slugs: str) -> None:
         """Add, copy, verify, confirm: all copies durable."""

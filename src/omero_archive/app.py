@@ -11,11 +11,13 @@ from pathlib import Path
 from omero_archive.catalogue import counts
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ServiceIsReadOnly, SettingsError
+from omero_archive.files import disk_errors
 from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
 from omero_archive.settings import Settings
 from omero_archive.steps.breaker import Breaker
+from omero_archive.steps.marking import mark_site
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
 from omero_archive.wrapped.configured import configured_service
@@ -160,6 +162,8 @@ def initialise(site: Site) -> list[str]:
             except OSError as error:
                 raise SettingsError(f"archive: {directory} could not be made: {error.strerror}.") from error
             done.append(f"made {directory}")
+    with disk_errors("init"):
+        done += mark_site(site)
     for name, service in site.services.items():
         try:
             service.initialise()

@@ -10,7 +10,7 @@ the queue itself never retries.
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
+from structlog.contextvars import bound_contextvars
 
 from omero_archive.catalogue import bundles, copies, recalls, turns
 from omero_archive.catalogue.claims import STATES, Claim
@@ -29,6 +30,7 @@ from omero_archive.errors import (
     Busy,
     Damage,
     DatabaseUnavailable,
+    NotMounted,
     ObjectOffline,
     RecallCancelled,
     Refused,
@@ -48,6 +50,7 @@ from omero_archive.steps.recall import recall
 from omero_archive.steps.site import Site
 from omero_archive.steps.stage_ahead import stage_ahead
 from omero_archive.steps.verify import verify
+from omero_archive.wrapped.throttled import share_rates
 
 if TYPE_CHECKING:
     import procrastinate
@@ -67,14 +70,18 @@ _SLICE_STEPS: dict[str, Callable[[Site, Claim], Tally]] = {"copy": copy, "verify
 
 _BUNDLE_STEPS: dict[str, Callable[[Site, BundleName], object]] = {"recall": recall, "evict": evict}
 
+Told = Callable[[Job], AbstractContextManager[Callable[[Tally], None]]]
+"""Told of each job while it goes on; what it gives is called with what became of the job."""
+
 MayServe = Callable[[str, ServiceName | None], bool]
 """Whether this host may do a step, on that service if the step has to do with one: whether it sees what it needs."""
 
 
-def serves_all(step: str, service: ServiceName | None) -> bool:
-    """A host that sees everything."""
-    del step, service
-    return True
+@contextmanager
+def tells_nobody(job: Job) -> Iterator[Callable[[Tally], None]]:
+    """Nobody listens."""
+    del job
+    yield lambda _: None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +89,7 @@ class Result:
     """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not.
 
     `waiting` is how many copies and bundles waited, when they were last tried, for a service that brings bytes back.
+    `unseen` is why work was left to other hosts: what this one does not see.
     """
 
     done: int = 0
@@ -89,6 +97,7 @@ class Result:
     damaged: int = 0
     waiting: int = 0
     stopped: str | None = None
+    unseen: tuple[str, ...] = ()
 
 
 class Engine:
@@ -103,13 +112,14 @@ class Engine:
         *,
         label: str | None = None,
         streams: int | None = None,
-        may_serve: MayServe = serves_all,
+        may_serve: MayServe | None = None,
     ) -> None:
         self._site = site
         self.result = Result()
         self.streams = streams or site.settings.work.streams
         self.mover = Mover(site, label=label)
-        self._may_serve = may_serve
+        self._may_serve = may_serve or site.sight.may_serve
+        self.mover.told = lambda streams: share_rates(site.services, streams, mine=self.mover.own_streams())
         self.is_stopped = False
         self._counting = threading.Lock()  # a worker does several jobs at once
         self._looked_at: set[int] = set()  # bundles that were looked at together, by number
@@ -117,6 +127,7 @@ class Engine:
         self._rests_until: dict[str, datetime] = {}  # by service, whose audit failed, or `stage`
         self.recall_ended: Callable[[], None] = lambda: None  # told after each job in the queue of recalls
         self.job_ended: Callable[[], None] = lambda: None  # told after each other job that did something
+        self.told: Told = tells_nobody
         # Imported here and below: a tenth of a second, which commands without jobs would wait for too.
         import procrastinate
 
@@ -168,11 +179,11 @@ class Engine:
             with self._site.catalogue.begin() as connection:
                 turns.begin(connection, self._site.settings.recall)
         jobs = list(due_recalls(self._site, rests=self._rests())) if recalls_alone else self.plan()
-        return [
-            job
-            for job in jobs
-            if job.queue in steps and not self._is_stopped(job.step) and self._may_serve(job.queue, job.service)
-        ]
+        wanted = [job for job in jobs if job.queue in steps and not self._is_stopped(job.step)]
+        served = [job for job in wanted if self._may_serve(job.queue, job.service)]
+        left = {(job.queue, job.service) for job in wanted} - {(job.queue, job.service) for job in served}
+        self.result.unseen = tuple(sorted({self._site.sight.reason(step, service) for step, service in left}))
+        return served
 
     def lines(self, steps: Sequence[str]) -> list[str]:
         """The queues in procrastinate whose jobs this host may do now."""
@@ -267,21 +278,24 @@ class Engine:
 
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, number: int) -> None:
-            self._run(Job(step=step, service=ServiceName(service) if service else None, number=number))
+            job = Job(step=step, service=ServiceName(service) if service else None, number=number)
+            ids = {"worker": self.mover.worker_id, "step": step, "service": job.service}
+            with bound_contextvars(**ids), self.told(job) as ended:
+                ended(self._run(job))
 
         run.__name__ = step
         return run
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job) -> Tally:
         """One job. Whatever happens is written down; the next job goes on."""
         if self.is_stopped or not self._may_serve(job.queue, job.service):
-            return  # it is due still
+            return Tally()  # it is due still
         try:
             with self._claimed(job) as claim:
                 tally = self._tried(job, claim)
         except DatabaseUnavailable as error:
             _log.warning("PostgreSQL cannot be reached", action=job.step, service=job.service, error=str(error))
-            return  # nothing can be written down; what was begun is due still
+            return Tally()  # nothing can be written down; what was begun is due still
         with self._counting:
             self.result.done += tally.done
             self.result.failed += tally.failed
@@ -293,6 +307,7 @@ class Engine:
             self.recall_ended()
         elif tally.done:
             self.job_ended()
+        return tally
 
     def _claimed(self, job: Job) -> Any:
         if job.step in _SLICE_STEPS and job.service is not None:
@@ -305,6 +320,9 @@ class Engine:
                 return self._step(job, claim)
         except Busy:
             return Tally()  # somebody else is doing it
+        except NotMounted as error:
+            _log.warning("not seen", action=job.step, service=job.service, number=job.number, text=str(error))
+            return Tally()  # nothing is known, so nothing is written down: it is due still, for a host that sees it
         except WorkStopped as error:
             _log.info("work stopped", action=job.step, service=job.service, text=str(error))
             return Tally()
@@ -335,7 +353,8 @@ class Engine:
             case "recall" | "evict", _:
                 with self._site.catalogue.begin() as connection:
                     name = bundles.by_id(connection, job.number).name
-                _BUNDLE_STEPS[job.step](self._site, name)
+                with bound_contextvars(bundle=name):
+                    _BUNDLE_STEPS[job.step](self._site, name)
                 return Tally(done=1)
             case "stage", _:
                 self._stage_ahead()

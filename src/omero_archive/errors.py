@@ -24,6 +24,7 @@ facts: what is known, what was not done, what to do. `exit_code` is what the com
     │   ├── DiskFailed
     │   ├── Busy
     │   ├── NotMounted
+    │   ├── AddressInUse
     │   ├── WorkStopped
     │   └── ObjectOffline
     ├── ItemFailed                    exit 1   one item failed, the others went on
@@ -137,6 +138,10 @@ class Busy(Unavailable):
 
 class NotMounted(Unavailable):
     """A directory is not the site's on this host, as where a disk is not mounted; nothing is concluded from it."""
+
+
+class AddressInUse(Unavailable):
+    """Another program listens at the address at which metrics are to be told."""
 
 
 class WorkStopped(Unavailable):

@@ -8,13 +8,16 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 import sqlalchemy as sa
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from omero_archive.catalogue import claims
 from omero_archive.catalogue.claims import Claim, Host, Outcome, Wanted
@@ -31,12 +34,19 @@ BEATS = 6
 
 _LEAST_PATIENCE_S = 1.0
 
+Did = Callable[[str, ServiceName, int, int], None]
+"""Told of so many files and bytes that are done of a step on a service."""
+
 Told = Callable[[Mapping[ServiceName, int]], None]
 """Told at each beat how many streams there are to each service, over all workers."""
 
 
 def _tells_nobody(streams: Mapping[ServiceName, int]) -> None:
     del streams
+
+
+def _counts_nothing(step: str, service: ServiceName, files: int, size_bytes: int) -> None:
+    del step, service, files, size_bytes
 
 
 def bounds(site: Site) -> Bounds:
@@ -65,6 +75,7 @@ class Mover:
         self._stopped: str | None = None
         self.freed: Callable[[], None] = lambda: None
         self.told: Told = _tells_nobody
+        self.did: Did = _counts_nothing
 
     @contextmanager
     def at_work(self, queues: Sequence[str], streams: int) -> Iterator[Self]:
@@ -79,6 +90,11 @@ class Mover:
             self._pulse.end()
             self._pulse = None
             self._id = None
+
+    @property
+    def label(self) -> str:
+        """What the host is called."""
+        return self._host.label
 
     @property
     def worker_id(self) -> int | None:
@@ -109,11 +125,13 @@ class Mover:
         if claim is None:
             yield None
             return
-        _log.debug("claimed", action=step, service=service, attempt=claim.attempt, files=len(claim.copies))
-        try:
-            yield claim
-        finally:
-            self._let_go(claim)
+        claim.told = partial(self.did, step, service)
+        with bound_contextvars(worker=self._id, attempt=claim.attempt):
+            _log.debug("claimed", action=step, service=service, files=len(claim.copies))
+            try:
+                yield claim
+            finally:
+                self._let_go(claim)
 
     def _take(self, step: str, service: ServiceName) -> Claim | None:
         if self.is_stopped or self._pulse is None:
@@ -131,6 +149,7 @@ class Mover:
             if claim is not None:
                 with self._lock:
                     self._claims[claim.attempt] = claim
+                self.told(claims.open_streams(connection, self._stalled_after))  # others learn it at their next beat
         if claim is not None and self._stopped is not None:
             claim.end(self._stopped)
         return claim
@@ -167,6 +186,11 @@ class Mover:
                 _log.warning("taken over", action=claim.step, service=claim.service, attempt=claim.attempt)
                 claim.end("another worker took the work over, since this one had been silent")
         self.told(claims.open_streams(connection, self._stalled_after))
+
+    def own_streams(self) -> dict[ServiceName, int]:
+        """How many attempts of ours move bytes of each service now."""
+        with self._lock:
+            return Counter(claim.service for claim in self._claims.values() if claim.step in claims.STREAMING)
 
     def _is_let_go(self, claim: Claim) -> bool:
         with self._lock:
@@ -229,6 +253,7 @@ class _Pulse:
         self._catalogue.close()
 
     def _beat_for_ever(self) -> None:
+        bind_contextvars(host_label=self._mover.label)  # a thread begins without what others bound
         while True:
             self._beat()
             if self._over.wait(self._stalled_s / BEATS):

@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from itertools import permutations
@@ -42,6 +43,7 @@ EXCLUDED_PROGRAMS = (
 )
 """Programs whose opens recall nothing: indexers, thumbnailers, virus scanners, backups. Names as Linux cuts them."""
 
+_LAST_PORT = 65535
 _TIME_UNITS = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -96,6 +98,33 @@ def _known_encoding(name: str) -> str:
         return codecs.lookup(name).name
     except LookupError as error:
         raise ValueError(f"{name!r} is not an encoding that Python knows") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An address to listen at. Port 0: any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """An address and port such as `127.0.0.1:9464`, `[::1]:9464` or `mover2:9464`. Raises `ValueError`.
+
+    The address has to be named: who leaves it out may not know that others can reach all of them.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([\w.-]+)):(\d{1,5})", text.strip(), re.ASCII)
+    if match is None or int(match[3]) > _LAST_PORT:
+        raise ValueError(f"{text!r} is not an address and port such as '127.0.0.1:9464' or '[::1]:9464'")
+    return Address(host=match[1] or match[2], port=int(match[3]))
+
+
+def _known_address(text: str) -> str:
+    parse_address(text)
+    return text
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -323,7 +352,7 @@ class RecallSettings(_Table):
 class MetricsSettings(_Table):
     """`[metrics]`: where a worker tells Prometheus what it does."""
 
-    listen: str | None = None
+    listen: Annotated[str, AfterValidator(_known_address)] | None = None
 
 
 class Settings(_Table):

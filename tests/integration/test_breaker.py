@@ -41,7 +41,7 @@ def test_it_stays_open() -> None:
 
 
 def test_copying_stops_and_leaves_what_was_not_tried_as_it_was(make_facility: MakeFacility) -> None:
-    facility = make_facility(work='poll = "1s"\nretry_after = "1min"\nmax_failures = 2\nslice_files = 2\n')
+    facility = make_facility(work='poll = "1s"\nretry_after = "1min"\nmax_failures = 2\nslice_files = 2\nstreams = 1\n')
     facility.add("plate", "ics")
     for path in facility.paths("plate"):
         flip_a_byte(path)

@@ -135,7 +135,7 @@ def test_a_full_archive_fails_what_does_not_fit_and_takes_the_rest(
     facility.site.close()
     (facility.demo.directory / "tape").rename(facility.demo.directory / "old")
     (facility.demo.directory / "tape").symlink_to(tiny_disk)
-    facility = make_facility(work='poll = "1s"\nslice_files = 1\n')
+    facility = make_facility(work='poll = "1s"\nslice_files = 1\nstreams = 1\n')
     facility.add("pyramid", "ics")
     facility.work()
     (large,) = facility.copies("pyramid")

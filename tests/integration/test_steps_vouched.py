@@ -75,8 +75,8 @@ def offline(facility: Facility, *, reports: bool) -> OfflineService:
 def write(facility: Facility, slug: str = "ics") -> None:
     """Copy a fileset and write its manifest: then its copies are due to be verified."""
     facility.add(slug)
-    for piece in slices(facility, CopyState.PENDING):
-        copy.copy(facility.site, piece)
+    with facility.claimed("copy") as claim:
+        copy.copy(facility.site, claim)
     service = facility.site.services[TAPE]
     if isinstance(service, OfflineService):  # small files stay on a library's disk
         directory = f"manifests/{facility.name(slug)}"
@@ -84,21 +84,15 @@ def write(facility: Facility, slug: str = "ics") -> None:
     manifest.manifest(facility.site, facility.record(slug).id, TAPE)
 
 
-def slices(facility: Facility, state: CopyState) -> list[copies.Slice]:
-    with facility.site.catalogue.begin() as connection:
-        poll = facility.site.poll
-        return copies.due_slices(connection, TAPE, state, size_bytes=1 << 40, files=10_000, poll=poll)
-
-
 def verified(facility: Facility) -> Tally:
-    (piece,) = slices(facility, CopyState.WRITTEN)
-    return verify.verify(facility.site, piece)
+    with facility.claimed("verify") as claim:
+        return verify.verify(facility.site, claim)
 
 
 def confirmed(facility: Facility) -> Tally:
     facility.clock.advance(hours=1)
-    (piece,) = slices(facility, CopyState.VERIFIED)
-    return confirm.confirm(facility.site, piece)
+    with facility.claimed("confirm") as claim:
+        return confirm.confirm(facility.site, claim)
 
 
 def column(facility: Facility, name: str) -> set[Any]:
@@ -248,10 +242,10 @@ def test_the_longer_a_service_takes_the_rarer_it_is_asked_but_every_hour(facilit
     rests = []
     for hours in (0, 1, 4, 20):
         facility.clock.advance(hours=hours)
-        (piece,) = slices(facility, CopyState.VERIFIED)
-        confirm.confirm(facility.site, piece)
+        with facility.claimed("confirm") as claim:
+            confirm.confirm(facility.site, claim)
         rests.append(0)
-        while not slices(facility, CopyState.VERIFIED):
+        while not facility.is_due("confirm"):
             facility.clock.advance(minutes=1)
             rests[-1] += 1
     assert rests[0] == 1, "the poll, at first"

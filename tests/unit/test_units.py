@@ -77,6 +77,16 @@ def test_every_command_and_option_in_the_units_exists(made: dict[str, str], path
         assert rest[rest.index("--settings") + 1] == str(path)
 
 
+def test_the_options_that_a_host_adds_to_its_workers_exist(made: dict[str, str]) -> None:
+    group: Any = typer.main.get_command(app)
+    known = {option for parameter in group.commands["worker"].params for option in parameter.opts}
+    for name in ("omero-archive-recall.service", "omero-archive-worker.service"):
+        assert calls(made)[name][-1] == "$OPTIONS"  # without braces: words of their own, none where it is empty
+        told = re.findall(r"OPTIONS=(.*?)\"?$", made[name], re.MULTILINE)
+        assert len(told) == 2, "an example and a default"
+        assert {word for each in told for word in each.split() if word.startswith("--")} <= known
+
+
 def test_the_two_workers_and_the_audit_do_every_step_once(made: dict[str, str]) -> None:
     called = calls(made)
     steps = [

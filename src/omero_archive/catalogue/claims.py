@@ -75,6 +75,10 @@ class Wanted:
     streams: int | None = None
 
 
+def _tells_nobody(files: int, size_bytes: int) -> None:
+    del files, size_bytes
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Claim:
     """The copies of one attempt, while it is worked on. Safe for several threads."""
@@ -85,6 +89,7 @@ class Claim:
     copies: Sequence[CopyRecord]
     done_files: int = 0
     done_bytes: int = 0
+    told: Callable[[int, int], None] = _tells_nobody
     _ended: str | None = None  # why nothing more is to be begun under it
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -107,6 +112,7 @@ class Claim:
         with self._counting:
             self.done_files += files
             self.done_bytes += size_bytes
+        self.told(files, size_bytes)
 
 
 # ---- workers

@@ -1,6 +1,5 @@
 """The command line's entry: the commands, and from errors to exit codes."""
 
-import logging
 import os
 import sys
 from typing import Annotated
@@ -9,12 +8,8 @@ import typer
 
 from omero_archive.cli.listed import Commands
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
-from omero_archive.errors import ArchiveError, WrongUse
+from omero_archive.errors import ArchiveError
 from omero_archive.model import printable
-
-LOG_VARIABLE = "OMERO_ARCHIVE_LOG"
-LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_TALKATIVE = ("boto3", "botocore", "s3transfer", "urllib3", "httpx", "httpcore")
 
 app = typer.Typer(
     name="omero-archive",
@@ -45,6 +40,10 @@ def root(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Log every step to standard error; OMERO_ARCHIVE_LOG=debug logs more.")
     ] = False,
+    log_json: Annotated[
+        bool,
+        typer.Option("--log-json", help="Log lines are JSON, for programs; so does OMERO_ARCHIVE_LOG_FORMAT=json."),
+    ] = False,
     settings: SettingsFile = None,
 ) -> None:
     """Move the files of OMERO images into an archive in verified stages, and back."""
@@ -53,35 +52,11 @@ def root(
         from omero_archive.settings import VARIABLE
 
         os.environ[VARIABLE] = str(settings)  # before the command's name as good as after it
-    # The mount has no other way to say whom it refused, and what for.
-    configure_logging(verbose=verbose, otherwise="warning" if context.invoked_subcommand == "mount" else "error")
+    from omero_archive.cli.logs import configure_logging  # with all that it brings along: not for a list of commands
 
-
-def configure_logging(*, verbose: bool, otherwise: str = "error") -> None:
-    """Lines to standard error: from the level that `LOG_VARIABLE` names, or with `verbose` all steps, or `otherwise`.
-
-    Raises `WrongUse` for a level that there is not.
-    """
-    name = os.environ.get(LOG_VARIABLE, "info" if verbose else otherwise).strip().lower()
-    if name not in LOG_LEVELS:
-        raise WrongUse(f"{LOG_VARIABLE}: there is no level {name!r}; there are {', '.join(LOG_LEVELS)}.")
-    level = LOG_LEVELS[name]
-    import structlog  # with all that it brings along: not for a list of commands
-
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s")
-    for library in _TALKATIVE:
-        # They log whole addresses, with signatures, and headers, with passwords.
-        logging.getLogger(library).setLevel(max(level, logging.WARNING))
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    # Those that stay have no other way to say what they see: whom the mount refused, what a worker cannot reach.
+    stays = context.invoked_subcommand in {"mount", "worker"}
+    configure_logging(verbose=verbose, as_json=log_json, otherwise="warning" if stays else "error")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from omero_archive.catalogue import bundles, overview
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
+from omero_archive.cli.movers import site_movers
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
@@ -46,6 +47,7 @@ def _site(site: Site, output: Output) -> None:
     output.table(["bundles", "number", "files", "size"], rows)
     _copies(output, copies)
     _waiting(output, waiting)
+    movers = site_movers(site, output)
     recalls = site_queue(site, output)
     if kept is not None:
         output.say(
@@ -60,6 +62,7 @@ def _site(site: Site, output: Output) -> None:
             "decision": [asdict(count) for count in decision],
             "copies": [asdict(count) for count in copies],
             "waiting": [asdict(entry) for entry in waiting],
+            **movers,
             **recalls,
             "kept": None if kept is None else asdict(kept),
             "freed_bytes": freed,
