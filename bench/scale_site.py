@@ -28,6 +28,7 @@ from bench.scale_files import Laid, Layout, invented
 from bench.scale_rows import first_file, write_catalogue, write_omero
 from bench.scale_shape import Unit, units
 from omero_archive.app import initialise, open_site
+from omero_archive.catalogue.counts import count_anew
 from omero_archive.catalogue.seals import seal_new
 from omero_archive.demo import omero_tables as tables
 from omero_archive.demo.postgres import EmbeddedPostgres
@@ -107,8 +108,9 @@ def _fill(directory: Path, postgres: EmbeddedPostgres, some: Sequence[Unit], *, 
             archived = [unit for unit in some if unit.kind is not None]
             lay = _laid(layout, some) if has_files else _invented(archived)
             write_catalogue(connection, archived, lay, facts, now=datetime.now(UTC))
-        with site.catalogue.begin() as connection:
-            seal_new(connection)
+        with site.catalogue.begin() as written:
+            count_anew(written)  # triggers were left out
+            seal_new(written)
     for name in ("omero", CATALOGUE):
         with psycopg.connect(postgres.dsn(name), autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")  # as autovacuum leaves a database that is not a minute old
@@ -168,7 +170,7 @@ def add_plate(site: ScaleSite, files: int, *, seed: int = 1) -> Fileset:
             tables.add_directories(connection, stamp, repo, above)
         ids = tables.add_original_files(connection, stamp, rows)
         number = tables.add_fileset(connection, stamp, f"{home}/", ids)
-        _plate_images(connection, stamp, number)
+        _plate_images(connection, stamp, number, wells=min(_WELLS[0] * _WELLS[1], max(1, files // _FIELDS)))
     with psycopg.connect(site.postgres.dsn("omero"), autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     directory = site.layout.repository / home
@@ -192,17 +194,16 @@ def _plate_files(root: Path, home: str, files: int, *, repo: str, seed: int) -> 
     return paths, rows
 
 
-def _plate_images(connection: tables.Connection, stamp: tables.Stamp, fileset: int) -> None:
-    wells = [(row, column) for row in range(_WELLS[0]) for column in range(_WELLS[1])]
+def _plate_images(connection: tables.Connection, stamp: tables.Stamp, fileset: int, *, wells: int) -> None:
     rows = [
         tables.ImageRow(name=f"plate [Well {w}, Field {f}]", fileset=fileset, series=w * _FIELDS + f)
-        for w in range(len(wells))
+        for w in range(wells)
         for f in range(_FIELDS)
     ]
     images = iter(tables.add_images(connection, stamp, rows))
     plate = tables.add_plate(connection, stamp, f"Plate {fileset}", rows=_WELLS[0], columns=_WELLS[1])
-    for row, column in wells:
-        well = tables.add_well(connection, stamp, plate, row, column)
+    for place in range(wells):
+        well = tables.add_well(connection, stamp, plate, *divmod(place, _WELLS[1]))
         for index in range(_FIELDS):
             tables.add_well_sample(connection, stamp, well, next(images).image, index=index)
 

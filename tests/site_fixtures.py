@@ -92,6 +92,12 @@ def disk_below(*roots: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def left_below(root: Path) -> list[Path]:
+    """What lies below a directory of near bytes; without the site's marker and locks, which stay."""
+    ours = {root / ".omero-archive/site", root / ".omero-archive/locks"}
+    return [path for path in root.rglob("*") if not path.is_dir() and path not in ours]
+
+
 def file_facts(path: Path) -> tuple[object, ...]:
     """What must be as it was at an original's path: kind, bytes, mtime, mode, owner."""
     seen = path.lstat()

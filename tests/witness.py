@@ -715,7 +715,7 @@ def _near_bytes(near: Path, digests: dict[tuple[int, int], str]) -> tuple[dict[s
     found: dict[str, tuple[str, ...]] = {}
     for path in _files_below(near):
         full = str(near / path)
-        if stat.S_ISREG(os.lstat(full).st_mode):
+        if path not in (f"{PRIVATE}/site", f"{PRIVATE}/locks") and stat.S_ISREG(os.lstat(full).st_mode):
             sha256 = _hash(full, digests)
             found[sha256] = (*found.get(sha256, ()), path)
     left = []

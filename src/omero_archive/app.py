@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 
+from omero_archive.catalogue import counts
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import ServiceIsReadOnly, SettingsError
+from omero_archive.files import disk_errors
 from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.repository import Repository
 from omero_archive.settings import Settings
 from omero_archive.steps.breaker import Breaker
+from omero_archive.steps.marking import mark_site
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
 from omero_archive.wrapped.configured import configured_service
@@ -143,6 +146,12 @@ def initialise(site: Site) -> list[str]:
     if found != wanted:
         site.catalogue.migrate()
         done.append(f"brought the catalogue's schema to version {wanted}")
+    with site.catalogue.begin() as connection:
+        is_wrong = bool(counts.differences(connection))
+    if is_wrong:
+        with site.catalogue.begin() as connection:
+            counts.count_anew(connection)
+        done.append("counted the copies anew: what was kept of them was wrong")
     if apply_queue_schema(site.catalogue.dsn):
         done.append("made the tables of the job queue")
     archive = site.settings.archive
@@ -153,6 +162,8 @@ def initialise(site: Site) -> list[str]:
             except OSError as error:
                 raise SettingsError(f"archive: {directory} could not be made: {error.strerror}.") from error
             done.append(f"made {directory}")
+    with disk_errors("init"):
+        done += mark_site(site)
     for name, service in site.services.items():
         try:
             service.initialise()

@@ -35,6 +35,7 @@ CHANGES = (
 
 open_root = os.open  # a directory, by its absolute path
 open_beneath = linux.open_beneath
+open_named = os.open  # a name in a directory that was opened, to read it
 lstat = os.lstat
 stat = os.stat  # follows links
 fstat = os.fstat
@@ -46,8 +47,8 @@ flock = _fcntl.flock
 is_open_elsewhere = linux.is_open_elsewhere  # takes a lease and gives it back
 
 READS = (
-    *("open_root", "open_beneath", "lstat", "fstat", "readlink", "scandir", "readv", "fstatvfs", "flock"),
-    *("stat", "is_open_elsewhere"),
+    *("open_root", "open_beneath", "open_named", "lstat", "fstat", "readlink", "scandir", "readv", "fstatvfs"),
+    *("flock", "stat", "is_open_elsewhere"),
 )
 
 # ---- what touches no byte and no name: it cannot fail because of a disk

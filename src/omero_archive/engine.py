@@ -30,6 +30,7 @@ from omero_archive.errors import (
     Busy,
     Damage,
     DatabaseUnavailable,
+    NotMounted,
     ObjectOffline,
     RecallCancelled,
     Refused,
@@ -49,6 +50,7 @@ from omero_archive.steps.recall import recall
 from omero_archive.steps.site import Site
 from omero_archive.steps.stage_ahead import stage_ahead
 from omero_archive.steps.verify import verify
+from omero_archive.wrapped.throttled import share_rates
 
 if TYPE_CHECKING:
     import procrastinate
@@ -82,17 +84,12 @@ def tells_nobody(job: Job) -> Iterator[Callable[[Tally], None]]:
     yield lambda _: None
 
 
-def serves_all(step: str, service: ServiceName | None) -> bool:
-    """A host that sees everything."""
-    del step, service
-    return True
-
-
 @dataclass(slots=True, kw_only=True)
 class Result:
     """What a run did, counted in copies and bundles. `stopped` is why copying stopped by itself, None if it did not.
 
     `waiting` is how many copies and bundles waited, when they were last tried, for a service that brings bytes back.
+    `unseen` is why work was left to other hosts: what this one does not see.
     """
 
     done: int = 0
@@ -100,6 +97,7 @@ class Result:
     damaged: int = 0
     waiting: int = 0
     stopped: str | None = None
+    unseen: tuple[str, ...] = ()
 
 
 class Engine:
@@ -114,13 +112,14 @@ class Engine:
         *,
         label: str | None = None,
         streams: int | None = None,
-        may_serve: MayServe = serves_all,
+        may_serve: MayServe | None = None,
     ) -> None:
         self._site = site
         self.result = Result()
         self.streams = streams or site.settings.work.streams
         self.mover = Mover(site, label=label)
-        self._may_serve = may_serve
+        self._may_serve = may_serve or site.sight.may_serve
+        self.mover.told = lambda streams: share_rates(site.services, streams, mine=self.mover.own_streams())
         self.is_stopped = False
         self._counting = threading.Lock()  # a worker does several jobs at once
         self._looked_at: set[int] = set()  # bundles that were looked at together, by number
@@ -180,11 +179,11 @@ class Engine:
             with self._site.catalogue.begin() as connection:
                 turns.begin(connection, self._site.settings.recall)
         jobs = list(due_recalls(self._site, rests=self._rests())) if recalls_alone else self.plan()
-        return [
-            job
-            for job in jobs
-            if job.queue in steps and not self._is_stopped(job.step) and self._may_serve(job.queue, job.service)
-        ]
+        wanted = [job for job in jobs if job.queue in steps and not self._is_stopped(job.step)]
+        served = [job for job in wanted if self._may_serve(job.queue, job.service)]
+        left = {(job.queue, job.service) for job in wanted} - {(job.queue, job.service) for job in served}
+        self.result.unseen = tuple(sorted({self._site.sight.reason(step, service) for step, service in left}))
+        return served
 
     def lines(self, steps: Sequence[str]) -> list[str]:
         """The queues in procrastinate whose jobs this host may do now."""
@@ -321,6 +320,9 @@ class Engine:
                 return self._step(job, claim)
         except Busy:
             return Tally()  # somebody else is doing it
+        except NotMounted as error:
+            _log.warning("not seen", action=job.step, service=job.service, number=job.number, text=str(error))
+            return Tally()  # nothing is known, so nothing is written down: it is due still, for a host that sees it
         except WorkStopped as error:
             _log.info("work stopped", action=job.step, service=job.service, text=str(error))
             return Tally()

@@ -18,8 +18,9 @@ import hashlib
 import io
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,7 @@ from omero_archive import disk
 from omero_archive.errors import (
     ArchiveError,
     BrokenInvariant,
+    Busy,
     DiskFailed,
     NotEnoughSpace,
     SourceChanged,
@@ -109,6 +111,36 @@ class Tree:
         except FileNotFoundError:
             return None
         return _entry(found, target)
+
+    def look_closely(self, relative: str) -> os.stat_result | None:
+        """As `look`, in the system's own words: for whoever looks at every file of a plate."""
+        try:
+            with self._parent(relative) as (parent, name):
+                return disk.lstat(name, dir_fd=parent)
+        except FileNotFoundError:
+            return None
+
+    def open_seen(self, relative: str) -> tuple[os.stat_result, int] | None:
+        """What lies at the path and, if that is a plain file, a descriptor of it, else -1; None if there is nothing.
+
+        Looked at first: whoever opens a pipe waits for somebody to write into it. Raises `UnsafePath` for a link that
+        came in between.
+        """
+        try:
+            with self._parent(relative) as (parent, name):
+                found = disk.lstat(name, dir_fd=parent)
+                if not stat.S_ISREG(found.st_mode):
+                    return found, -1
+                try:
+                    return found, disk.open_named(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                except OSError as error:
+                    if error.errno == errno.ELOOP:
+                        raise UnsafePath(
+                            f"{self.path(relative)} is a symbolic link now; it was not followed."
+                        ) from error
+                    raise
+        except FileNotFoundError:
+            return None
 
     def last_read_ns(self, relative: str) -> int:
         """The atime of the file at the path, in nanoseconds; 0 if there is none."""
@@ -385,22 +417,72 @@ class Tree:
     def _open(self, relative: str, flags: int) -> int:
         return disk.open_beneath(self._root_fd, relative or ".", flags | os.O_CLOEXEC, self.root)
 
-    @contextlib.contextmanager
-    def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
+    def _parent(self, relative: str) -> "_Parent":
+        above, name = self._split(relative)
+        return _Parent(self, above, name)
+
+    def _split(self, relative: str) -> tuple[str, str]:
+        """The directory of a path and the name in it. Raises `UnsafePath`."""
         above, _, name = relative.rpartition("/")
         if name in ("", ".", "..") or relative.startswith("/") or not _is_file_name(name):
             raise UnsafePath(f"{relative!r} does not name a file below {self.root}.")
-        parent = self._open(above, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            yield parent, name
-        finally:
-            disk.close(parent)
+        return above, name
 
     def _is_directory(self, relative: str) -> bool:
         found = self.look(relative)
         if found is not None and found.kind is not EntryKind.DIRECTORY:
             raise UnsafePath(f"{self.path(relative)} is a {found.kind}, not a directory.")
         return found is not None
+
+
+class _Parent:
+    """The directory of a path, open as long as something is done in it. A generator takes three times as long."""
+
+    __slots__ = ("_above", "_fd", "_name", "_tree")
+
+    def __init__(self, tree: Tree, above: str, name: str) -> None:
+        self._tree, self._above, self._name = tree, above, name
+
+    def __enter__(self) -> tuple[int, str]:
+        self._fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
+        return self._fd, self._name
+
+    def __exit__(self, *_: object) -> None:
+        disk.close(self._fd)
+
+
+class LastParent:
+    """The directory of the last path, kept open for the next: for a pass over many paths of few directories.
+
+    It was reached without a link when it was opened. If it is moved during the pass, what is done in it goes with it,
+    as if it had been done before the move. So it is for changes that nobody could tell from the same change a moment
+    earlier (publishing), never for saying what lies at a path now.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._above: str | None = None
+        self._fd = -1
+
+    def of(self, relative: str) -> tuple[int, str]:
+        """The descriptor of a path's directory, valid until the next call, and the name in it."""
+        above, name = self._tree._split(relative)
+        if above != self._above:
+            self.close()
+            self._fd, self._above = self._tree._open(above, os.O_RDONLY | os.O_DIRECTORY), above
+        return self._fd, name
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        fd, self._fd, self._above = self._fd, -1, None
+        if fd >= 0:
+            disk.close(fd)
+
+    def __enter__(self) -> "LastParent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Workbench:
@@ -421,17 +503,41 @@ class Workbench:
             lock = _locked(tree, self._own)
             if lock is not None:  # None: somebody swept the directory before it was locked
                 self._lock = lock
-                return
+                break
+        try:
+            self._fd = tree._open(self._own, os.O_RDONLY | os.O_DIRECTORY)
+        except BaseException:
+            disk.close(lock)
+            raise
 
     def slot(self, number: int) -> str:
         """The place of one file."""
         return f"{self._own}/{number}"
+
+    def create(self, number: int) -> int:
+        """A descriptor of a new empty file in a place where there is none, readable by nobody else until `finish`.
+
+        As `create_temporary` of the slot, without the way there: the directory is ours alone, and stays open.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return disk.create(_name_of_slot(number), flags, 0o600, dir_fd=self._fd)
+
+    def drop(self, number: int) -> None:
+        """Remove what `create` made, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(_name_of_slot(number), dir_fd=self._fd)
+
+    def publish(self, number: int, relative: str, parents: LastParent) -> None:
+        """As `Tree.publish` of what `create` made, for many files in a row."""
+        to_fd, to_name = parents.of(relative)
+        disk.rename_to_free_name(_name_of_slot(number), self._fd, to_name, to_fd)
 
     def close(self) -> None:
         """Remove the directory with what is left in it, and let go."""
         try:
             _clear(self._tree, self._own)
         finally:
+            disk.close(self._fd)
             disk.close(self._lock)
 
     def __enter__(self) -> "Workbench":
@@ -457,6 +563,10 @@ class Workbench:
                     disk.close(lock)
 
 
+def _name_of_slot(number: int) -> str:
+    return f"{number}{TEMPORARY_SUFFIX}"
+
+
 def _locked(tree: Tree, directory: str) -> int | None:
     """The locked lock file of a workbench, None if another process has it or the directory went."""
     try:
@@ -475,6 +585,72 @@ def _locked(tree: Tree, directory: str) -> int | None:
         if not is_ours:
             disk.close(fd)
     return fd if is_ours else None
+
+
+@contextlib.contextmanager
+def only_holder(tree: Tree, relative: str, name: str) -> Iterator[None]:
+    """Hold the lock of that name, one of many on the one file at `relative`. Raises `Busy` if another holds it.
+
+    It goes when this process does, and not before; over NFS it holds for all hosts. It is a lock on one byte, whose
+    place the name tells (fcntl(2), open file description locks: two threads of one process are kept apart too). So
+    nothing is written, and nothing is left by who is killed. Where a file system has no locks there is none: `check`
+    tells.
+    """
+    fd = _open_lock_file(tree, relative)
+    try:
+        if _lock_byte(fd, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7], "big")) is False:
+            raise Busy(f"{name} is being worked on by another process ({tree.path(relative)}); try again later.")
+        yield
+    finally:
+        disk.close(fd)
+
+
+def make_lock_file(tree: Tree, relative: str) -> None:
+    """Make the file for `only_holder`, if it is not there: as the root of the tree, so that all users of it may."""
+    root = tree.look_at_root().attributes
+    tree.make_directories(relative.rpartition("/")[0], like=lambda _: root)
+    if tree.look(relative) is not None:
+        return
+    with tree._parent(relative) as (parent, name):
+        fd = disk.create(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        _give(fd, replace(root, mode=root.mode & 0o666))
+    finally:
+        disk.close_written(fd)
+
+
+def has_locks(tree: Tree, relative: str) -> bool:
+    """Whether the file system of the lock file at `relative` has locks at all."""
+    fd = _open_lock_file(tree, relative)
+    try:
+        return _lock_byte(fd, 1 << 56) is not None  # beyond all names'
+    finally:
+        disk.close(fd)
+
+
+def _open_lock_file(tree: Tree, relative: str) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    try:
+        return tree._open(relative, flags)
+    except FileNotFoundError:
+        make_lock_file(tree, relative)
+        return tree._open(relative, flags)
+
+
+def _lock_byte(fd: int, at: int) -> bool | None:
+    """Take the lock of one byte without waiting; False if another has it, None where the file system has no locks."""
+    # struct flock of fcntl(2): type, whence, start, length, pid; native order and padding.
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    try:
+        disk.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        match error.errno:
+            case errno.EAGAIN | errno.EACCES:
+                return False
+            case errno.ENOLCK | errno.ENOSYS | errno.EOPNOTSUPP | errno.EINVAL:
+                return None
+        raise
+    return True
 
 
 def _clear(tree: Tree, directory: str) -> None:
@@ -508,6 +684,21 @@ def finish(fd: int, attributes: FileAttributes) -> None:
     """
     _give(fd, attributes)
     disk.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
+
+
+def as_entry(found: os.stat_result) -> Entry:
+    """What the system said of something that is no link."""
+    return _entry(found, None)
+
+
+def is_untouched(one: os.stat_result, other: os.stat_result) -> bool:
+    """As `unchanged`, in the system's own words."""
+    return (one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) == (
+        other.st_ino,
+        other.st_size,
+        other.st_mtime_ns,
+        other.st_ctime_ns,
+    )
 
 
 def same_file(one: FileIdentity, other: FileIdentity) -> bool:

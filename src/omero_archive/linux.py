@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import signal
 import stat
@@ -43,22 +44,36 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+# A function of its own, whose arguments are told once: converting them anew took as long as the call itself.
+_OPENAT2 = ctypes.CDLL(None, use_errno=True)["syscall"]
+_OPENAT2.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+_OPENAT2.restype = ctypes.c_long
+_OPEN_HOW_BYTES = ctypes.sizeof(_OpenHow)
+
+_RENAMEAT2 = ctypes.CDLL(None, use_errno=True)["renameat2"]
+_RENAMEAT2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+
+
+@functools.cache
+def _how(flags: int) -> "ctypes._Pointer[_OpenHow]":
+    """How to open beneath; the kernel only reads it. There are a handful of flags."""
+    return ctypes.pointer(_OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS))
+
+
 def open_beneath(root_fd: int, relative: str, flags: int, root: Path) -> int:
     """Open a path below a directory without following any link. Raises `UnsafePath` or `OSError`."""
     try:
         raw = os.fsencode(relative)
     except UnicodeEncodeError as error:
         raise UnsafePath(f"{relative!r} cannot be a file name on this system.") from error
-    if b"\0" in raw or relative.startswith("/") or ".." in relative.split("/"):
+    if b"\0" in raw or raw.startswith(b"/") or (b".." in raw and b".." in raw.split(b"/")):
         raise UnsafePath(f"{relative!r} leads out of {root}.")
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    how = _how(flags)
     code = errno.EINTR
     while code == errno.EINTR:  # a signal while a network file system was asked; Python's own calls retry too
-        fd = _LIBC.syscall(
-            ctypes.c_long(_SYS_OPENAT2), root_fd, raw, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-        )
+        fd: int = _OPENAT2(_SYS_OPENAT2, root_fd, raw, how, _OPEN_HOW_BYTES)
         if fd >= 0:
-            return int(fd)
+            return fd
         code = ctypes.get_errno()
     if code in (errno.ENOSYS, errno.EPERM):
         return _walk_beneath(root_fd, relative, flags, root)  # Linux before 5.6, or a container that forbids it
@@ -102,7 +117,7 @@ def syncfs(fd: int) -> None:
 
 def rename_to_free_name(from_name: str, from_fd: int, to_name: str, to_fd: int) -> None:
     """Rename, and raise `FileExistsError` instead of replacing."""
-    outcome = _LIBC.renameat2(from_fd, os.fsencode(from_name), to_fd, os.fsencode(to_name), _RENAME_NOREPLACE)
+    outcome = _RENAMEAT2(from_fd, os.fsencode(from_name), to_fd, os.fsencode(to_name), _RENAME_NOREPLACE)
     if outcome == 0:
         return
     code = ctypes.get_errno()

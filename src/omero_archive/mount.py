@@ -25,6 +25,7 @@ from omero_archive.files import (
     TEMPORARY_SUFFIX,
     Entry,
     EntryKind,
+    LastParent,
     Reading,
     Tree,
     Workbench,
@@ -33,9 +34,10 @@ from omero_archive.files import (
     remove_object,
     translated,
 )
+from omero_archive.marked import MarkedTree
 from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
 from omero_archive.service import SCRATCH, Answer, Finding, Incoming, Listed, Location, Outcome, Receipt
-from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_temporary
+from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_slot, write_temporary
 
 MARKER = Key(".omero-archive/service")
 """Lies in every directory that `omero-archive init` prepared; not there, the disk is not mounted."""
@@ -115,26 +117,25 @@ class Mount:
         with self.mounted() as tree, self._workbench(tree) as bench:
             number = 0
             for part in _without_repeats(group):
-                slots = [bench.slot(number + offset) for offset in range(len(part))]
+                yield from self._put_part(tree, bench, list(enumerate(part, start=number)))
                 number += len(part)
-                yield from self._put_part(tree, list(zip(slots, part, strict=True)))
 
-    def _put_part(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> Iterator[Outcome]:
+    def _put_part(self, tree: Tree, bench: Workbench, part: Sequence[tuple[int, Incoming]]) -> Iterator[Outcome]:
         """Store objects of different keys: write them, several at once, then publish them all."""
         places = self._prepare(tree, part)
         offline = self._offline(tree, part)
 
-        def write(one: tuple[str, Incoming]) -> bool | ArchiveError:
+        def write(one: tuple[int, Incoming]) -> bool | ArchiveError:
             slot, incoming = one
             place = offline.get(incoming.key) or places[incoming.key.rpartition("/")[0]]
             if isinstance(place, ArchiveError):
                 return place
             try:
-                return self._write(tree, incoming, slot, is_free=place)
+                return self._write(tree, incoming, bench, slot, is_free=place)
             except ArchiveError as error:
                 return error
 
-        written: dict[str, Incoming] = {}
+        written: dict[int, Incoming] = {}
         there: list[Incoming] = []
         for (slot, incoming), became in zip(part, self._lanes.each(write, part), strict=True):
             if isinstance(became, ArchiveError):
@@ -143,9 +144,9 @@ class Mount:
                 written[slot] = incoming
             else:
                 there.append(incoming)
-        yield from self._publish(tree, written, there)
+        yield from self._publish(tree, bench, written, there)
 
-    def _prepare(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> dict[str, bool | ArchiveError]:
+    def _prepare(self, tree: Tree, part: Sequence[tuple[int, Incoming]]) -> dict[str, bool | ArchiveError]:
         """Make the directories; for each whether it is new, so that nothing can lie there, or what went wrong."""
         places: dict[str, bool | ArchiveError] = {}
         for directory in dict.fromkeys(incoming.key.rpartition("/")[0] for _, incoming in part):
@@ -159,7 +160,7 @@ class Mount:
                 places[directory] = translated(error, f"{self._name}: {directory}")
         return places
 
-    def _offline(self, tree: Tree, part: Sequence[tuple[str, Incoming]]) -> Mapping[Key, ArchiveError]:
+    def _offline(self, tree: Tree, part: Sequence[tuple[int, Incoming]]) -> Mapping[Key, ArchiveError]:
         """What lies there already and cannot be compared now, asked about at once."""
         if self._unreadable is _nothing_unreadable:
             return {}
@@ -180,7 +181,7 @@ class Mount:
         except OSError as error:
             raise translated(error, f"{self._name}: {tree.path(INCOMING)}") from error
 
-    def _write(self, tree: Tree, incoming: Incoming, slot: str, *, is_free: bool) -> bool:
+    def _write(self, tree: Tree, incoming: Incoming, bench: Workbench, slot: int, *, is_free: bool) -> bool:
         """Write the temporary file; False if the same content lies under the key already. Runs in a thread."""
         key = incoming.key
         try:
@@ -188,11 +189,11 @@ class Mount:
             if there is not None:
                 self._compare(tree, incoming, there)
                 return False
-            written = write_temporary(incoming.reader, tree, slot)
+            written = write_slot(incoming.reader, bench, slot)
         except OSError as error:
             raise translated(error, f"{self._name}: {key}") from error
         if written != incoming.reader.fixity.size_bytes or incoming.expected not in (None, incoming.reader.fixity):
-            tree.drop_temporary(slot)
+            bench.drop(slot)
             raise FixityMismatch(f"{self._name}: {key} came with other bytes than expected; nothing was stored.")
         return True
 
@@ -217,28 +218,19 @@ class Mount:
                 "Find out whose it is; move it away by hand if it is nobody's."
             )
 
-    def _publish(self, tree: Tree, written: Mapping[str, Incoming], there: Sequence[Incoming]) -> Iterator[Outcome]:
+    def _publish(
+        self, tree: Tree, bench: Workbench, written: Mapping[int, Incoming], there: Sequence[Incoming]
+    ) -> Iterator[Outcome]:
         """Sync all that was written, give it its names, sync the names: two syncs for a whole group.
 
         What lay `there` already needs the second sync too: whoever wrote it may have been killed before his own.
         """
         if not written and not there:
             return
-        published: list[Incoming] = []
-        failed: list[tuple[Incoming, ArchiveError]] = []
         try:
             if written:
                 tree.sync()
-            for slot, incoming in written.items():
-                try:
-                    tree.publish(incoming.key, temporary_of=slot)
-                    published.append(incoming)
-                except OSError as error:
-                    problem = self._not_published(tree, incoming, error)
-                    if problem is None:
-                        published.append(incoming)
-                    else:
-                        failed.append((incoming, problem))
+            named = self._give_names(tree, bench, written)
             tree.sync()
         except OSError as error:
             for incoming in (*written.values(), *there):
@@ -246,10 +238,23 @@ class Mount:
             return
         for incoming in there:
             yield _taken(incoming, was_there=True)
-        for incoming in published:
-            yield _taken(incoming, was_there=False)
-        for incoming, problem in failed:
-            yield Outcome(key=incoming.key, error=problem)
+        for incoming, problem in named:
+            yield _taken(incoming, was_there=False) if problem is None else Outcome(key=incoming.key, error=problem)
+
+    def _give_names(
+        self, tree: Tree, bench: Workbench, written: Mapping[int, Incoming]
+    ) -> list[tuple[Incoming, ArchiveError | None]]:
+        """Give what was written its names; for each why it did not get it, None if it did."""
+        named: list[tuple[Incoming, ArchiveError | None]] = []
+        with LastParent(tree) as parents:
+            for slot, incoming in written.items():
+                problem: ArchiveError | None = None
+                try:
+                    bench.publish(slot, incoming.key, parents)
+                except OSError as error:
+                    problem = self._not_published(tree, incoming, error)
+                named.append((incoming, problem))
+        return named
 
     def _not_published(self, tree: Tree, incoming: Incoming, error: OSError) -> ArchiveError | None:
         """Why a file did not get its name; None if another process gave it to the same bytes meanwhile."""
@@ -329,6 +334,14 @@ class Mount:
             return Seen(present=Answer.NO, word="not there")
         return Seen(present=Answer.YES, entry=found)
 
+    def unseen(self) -> str | None:
+        """As `Service.unseen`."""
+        try:
+            with self.mounted():
+                return None
+        except ServiceUnavailable as error:
+            return str(error)
+
     def check(self) -> Finding:
         """Whether the mount is there and can be written."""
         subject = f"service {self._name}"
@@ -351,20 +364,24 @@ class Mount:
     def mounted(self) -> Iterator[Tree]:
         """The directory, opened anew each time: a mount may have come or gone. Raises `ServiceUnavailable`."""
         try:
-            tree = Tree(self.root)
+            tree = MarkedTree(self.root, self._prove)
         except OSError as error:
             raise ServiceUnavailable(f"{self._name}: {self.root}: {error.strerror}.") from error
         with tree:
-            try:
-                marker = tree.look(MARKER)
-            except (OSError, UnsafePath) as error:
-                raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
-            if marker is None:
-                raise ServiceUnavailable(
-                    f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
-                    "init` was never run."
-                )
+            tree.prove()
             yield tree
+
+    def _prove(self, tree: MarkedTree) -> None:
+        """Raise `ServiceUnavailable` unless the marker is there: asked again before anything counts as not there."""
+        try:
+            marker = tree.marker(MARKER)
+        except (OSError, UnsafePath) as error:
+            raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
+        if marker is None:
+            raise ServiceUnavailable(
+                f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
+                "init` was never run."
+            )
 
 
 def _without_repeats(group: Sequence[Incoming]) -> Iterator[list[Incoming]]:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -148,6 +149,7 @@ class Mover:
             if claim is not None:
                 with self._lock:
                     self._claims[claim.attempt] = claim
+                self.told(claims.open_streams(connection, self._stalled_after))  # others learn it at their next beat
         if claim is not None and self._stopped is not None:
             claim.end(self._stopped)
         return claim
@@ -184,6 +186,11 @@ class Mover:
                 _log.warning("taken over", action=claim.step, service=claim.service, attempt=claim.attempt)
                 claim.end("another worker took the work over, since this one had been silent")
         self.told(claims.open_streams(connection, self._stalled_after))
+
+    def own_streams(self) -> dict[ServiceName, int]:
+        """How many attempts of ours move bytes of each service now."""
+        with self._lock:
+            return Counter(claim.service for claim in self._claims.values() if claim.step in claims.STREAMING)
 
     def _is_let_go(self, claim: Claim) -> bool:
         with self._lock:

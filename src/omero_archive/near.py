@@ -32,6 +32,11 @@ from omero_archive.states import Permit
 
 _PRIVATE = ".omero-archive"
 
+LOCKS = f"{_PRIVATE}/locks"
+"""An empty file: whoever is at work on a bundle holds a lock on it, one for each bundle's name."""
+
+_NOT_OF_BUNDLES = {"site", "locks"}
+
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 """What the system says of a path at which there is nothing, or at which nothing can be."""
 
@@ -88,8 +93,8 @@ class Near:
                 yield directory, BundleName(name)
 
     def is_begun(self) -> bool:
-        """Whether anything ever was near: the directory that only we make is there. Else it may not be mounted."""
-        return self.tree.look(_PRIVATE) is not None
+        """Whether anything ever was near: there are directories that only its coming makes."""
+        return bool(set(self.tree.names_in(_PRIVATE)) - _NOT_OF_BUNDLES)
 
     def visible_files(self) -> Iterator[str]:
         """The paths of all files and links of the tree but those in our own directory."""

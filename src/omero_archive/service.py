@@ -222,6 +222,14 @@ class Service(ABC):
         """
         return ""
 
+    def unseen(self) -> str | None:
+        """Why this host does not see the place where the objects lie, such as a mount that is not there; else None.
+
+        Asked often: it looks at a local path at most. Work with a service that is not seen is left to other hosts. That
+        a service elsewhere cannot be reached is no matter of sight; its verbs say that.
+        """
+        return None
+
     def check(self) -> Sequence[Finding]:
         """Whether the service is in order, for `omero-archive check`. Never raises for what it looks for."""
         return ()

@@ -4,7 +4,8 @@ The source's bytes pass through two buffers that are used again and again. While
 in a thread of its own, the receiver writes the same piece and the next is read into the other buffer. Hashing lets
 go of the GIL, so one file uses the cores there are.
 
-Small files go several at once, since each of them mostly waits for the disk; large ones go one after the other,
+Small files go several at once, since each of them mostly waits for the disk, and each of them is read by one call
+and hashed where it was read; large ones go one after the other,
 since a disk that has to jump between two of them is slower than either. Large pieces are written past the page
 cache: they are read back from the medium anyway, and copying them into the cache costs as much as hashing them.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Protocol, TypeVar
 
 from omero_archive import disk
@@ -31,13 +33,13 @@ from omero_archive.errors import (
     SourceUnreadable,
     SourceVanished,
 )
-from omero_archive.files import Entry, EntryKind, Tree, entry_of, finish, translated, unchanged
+from omero_archive.files import EntryKind, Tree, Workbench, as_entry, finish, is_untouched, translated
 from omero_archive.model import FileAttributes, FileIdentity, Fixity, OriginalFile
 
 PIECE_BYTES = 4 << 20
 INLINE_BYTES = 1 << 20  # up to here handing a piece to another thread costs more than hashing it
 SMALL_BYTES = 128 << 10  # up to here one read gets the file, and read-ahead has nothing to do
-FILES_AT_ONCE = 2
+FILES_AT_ONCE = 4  # more than there are cores: half of the time each waits for the disk
 BATCH = 16  # files handed to a thread together: handing over one costs a tenth of copying it
 
 _T = TypeVar("_T")
@@ -113,10 +115,31 @@ class Lanes:
 
         Reads to the end, or until there are `size_bytes`: the caller then looks whether the file grew.
         """
-        pending: list[Future[None]] = []
         buffers = self.buffers()
         # Ours until the end: a second transfer begun in this thread meanwhile gets buffers of its own.
         del self._local.buffers
+        try:
+            if size_bytes is not None and size_bytes <= INLINE_BYTES:
+                # The common case of a plate: no turns, no other threads.
+                while digests.size_bytes < size_bytes and (count := read_into(buffers[0])):
+                    piece = buffers[0][:count]
+                    digests.update(piece)
+                    yield piece
+            else:
+                yield from self._by_turns(read_into, digests, buffers, size_bytes=size_bytes)
+        finally:
+            self._local.buffers = buffers
+
+    def _by_turns(
+        self,
+        read_into: Callable[[memoryview], int],
+        digests: FixityDigests,
+        buffers: tuple[memoryview, memoryview],
+        *,
+        size_bytes: int | None,
+    ) -> Generator[memoryview, None, None]:
+        """As `hashed`: while one buffer is hashed and written, the other is filled."""
+        pending: list[Future[None]] = []
         is_large = False
         try:
             for turn in _alternating(buffers):
@@ -137,7 +160,6 @@ class Lanes:
         finally:
             if pending:
                 wait(pending)
-            self._local.buffers = buffers
             if is_large:
                 self._one_large_file.release()
 
@@ -173,45 +195,56 @@ class SourceReader:
     def pieces(self) -> Generator[memoryview, None, None]:
         checksum = self._file.checksum
         digests = FixityDigests(None if checksum is None else checksum.algorithm)
-        fd = self._open()
+        before, fd = self._open()
         try:
-            before = entry_of(fd)
-            size_bytes = before.identity.size_bytes
-            _expect_whole(fd, size_bytes)
+            _expect_whole(fd, before.st_size)
             # A file that grows meanwhile has another size afterwards, so the read that finds its end is not needed.
-            wanted = size_bytes or None
+            wanted = before.st_size or None
             yield from self._lanes.hashed(lambda view: self._read_into(fd, view), digests, size_bytes=wanted)
             # These pages would push out of the cache what OMERO's users read.
             disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            after = entry_of(fd)
+            after = disk.fstat(fd)
         finally:
             disk.close(fd)
+        # By its path once more, from the top: a directory on the way may be another by now.
         found = self._look()
-        if found is None or not (
-            unchanged(before.identity, after.identity) and unchanged(after.identity, found.identity)
-        ):
+        if found is None or not (is_untouched(before, after) and is_untouched(after, found)):
             raise SourceChanged(f"{self._file.key} changed while it was read; it was not archived.")
         self._compare(digests)
-        self._read = SourceRead(fixity=digests.fixity(), identity=after.identity, attributes=after.attributes)
+        seen = as_entry(after)
+        self._read = SourceRead(fixity=digests.fixity(), identity=seen.identity, attributes=seen.attributes)
 
-    def _look(self) -> Entry | None:
+    def _look(self) -> os.stat_result | None:
         try:
-            return self._tree.look(self._relative)
+            return self._tree.look_closely(self._relative)
         except OSError as error:
             raise SourceUnreadable(f"{self._file.key} could not be read: {error.strerror}.") from error
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[os.stat_result, int]:
+        """What lies at the path, and a descriptor of it."""
         key = self._file.key
-        found = self._look()
-        if found is None:
-            raise SourceVanished(f"{key} is in OMERO's database, but not on its disk.")
-        if found.kind is not EntryKind.FILE:
-            where = f" to {found.target}" if found.target else ""
-            raise OriginalUnfit(f"{key} is a {found.kind}{where}, not a plain file; it was not archived.")
         try:
-            return self._tree.open_to_read(self._relative)
+            opened = self._tree.open_seen(self._relative)
         except OSError as error:
             raise SourceUnreadable(f"{key} could not be read: {error.strerror}.") from error
+        if opened is None:
+            raise SourceVanished(f"{key} is in OMERO's database, but not on its disk.")
+        found, fd = opened
+        if fd < 0:
+            raise self._unfit()
+        return found, fd
+
+    def _unfit(self) -> OriginalUnfit | SourceChanged | SourceUnreadable:
+        """What to say of what is no plain file."""
+        key = self._file.key
+        try:
+            entry = self._tree.look(self._relative)
+        except OSError as error:
+            return SourceUnreadable(f"{key} could not be read: {error.strerror}.")
+        if entry is None or entry.kind is EntryKind.FILE:
+            return SourceChanged(f"{key} changed while it was looked at; it was not archived.")
+        where = f" to {entry.target}" if entry.target else ""
+        return OriginalUnfit(f"{key} is a {entry.kind}{where}, not a plain file; it was not archived.")
 
     def _read_into(self, fd: int, view: memoryview) -> int:
         try:
@@ -290,21 +323,31 @@ def write_temporary(reader: Reader, tree: Tree, relative: str) -> int:
 
     Nothing is left if the reader or the disk fails. The caller syncs, then publishes.
     """
+    create, drop = partial(tree.create_temporary, relative), partial(tree.drop_temporary, relative)
+    return _write_new(reader, create, drop, str(tree.path(relative)))
+
+
+def write_slot(reader: Reader, bench: Workbench, number: int) -> int:
+    """As `write_temporary`, in a place of a workbench."""
+    return _write_new(reader, partial(bench.create, number), partial(bench.drop, number), bench.slot(number))
+
+
+def _write_new(reader: Reader, create: Callable[[], int], drop: Callable[[], None], subject: str) -> int:
     try:
-        fd = tree.create_temporary(relative)
+        fd = create()
     except OSError as error:
-        raise translated(error, str(tree.path(relative))) from error
+        raise translated(error, subject) from error
     is_whole = False
     try:
         written = _fill(fd, reader)
         is_whole = True
     except OSError as error:
-        raise translated(error, str(tree.path(relative))) from error
+        raise translated(error, subject) from error
     finally:
         if not is_whole:
             # What stopped us says more than that the rest could not be removed; the next run starts it anew.
             with suppress(OSError):
-                tree.drop_temporary(relative)
+                drop()
     return written
 
 
@@ -317,8 +360,11 @@ def read_back(tree: Tree, relative: str, lanes: Lanes) -> tuple[int, str]:
     fd = tree.open_to_read(relative)
     try:
         disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        _expect_whole(fd, disk.fstat(fd).st_size)
-        for piece in lanes.hashed(lambda view: disk.readv(fd, [view]), digests):
+        size_bytes = disk.fstat(fd).st_size
+        _expect_whole(fd, size_bytes)
+        # A small file whose one read gave as much as it has, though there was room for more, has come to its end.
+        known = size_bytes if 0 < size_bytes <= INLINE_BYTES else None
+        for piece in lanes.hashed(lambda view: disk.readv(fd, [view]), digests, size_bytes=known):
             del piece
         disk.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:

@@ -1,6 +1,7 @@
 """The synthetic site of `make bench-scale` is true: the commands say what its generator says, and find nothing odd."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,5 +78,5 @@ def test_find_shows_every_fileset_once_and_a_plate_can_be_added(site: ScaleSite)
 
 
 def test_a_run_would_do_every_step_that_is_due(site: ScaleSite) -> None:
-    steps = {job.partition(":")[0] for job in said(site, "run", "--dry-run")["jobs"]}
+    steps = {re.split("[:@]", job)[0] for job in said(site, "run", "--dry-run")["jobs"]}
     assert {"recall", "manifest", "copy", "confirm"} <= steps

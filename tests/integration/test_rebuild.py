@@ -36,7 +36,7 @@ from omero_archive.steps.history import sentence
 from omero_archive.steps.rebuild import plan, rebuild
 from omero_archive.steps.rebuild_bundle import Failed, Rebuilt
 from omero_archive.steps.release import release
-from site_fixtures import Facility, MakeFacility, MovableClock, flip_a_byte, rows_of
+from site_fixtures import Facility, MakeFacility, MovableClock, flip_a_byte, left_below, rows_of
 
 TWO = {"copies_on": ("tape", "disk2")}
 
@@ -210,8 +210,7 @@ def finish(facility: Facility, slug: str) -> None:
         facility.unarchive(slug)
     assert facility.residency(slug) is Residency.RESIDENT
     assert facility.is_as_before(slug)
-    left = [path for path in facility.demo.archive_root.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert not left
+    assert not [path for path in left_below(facility.demo.archive_root) if not path.is_symlink()]
     assert not list(facility.paths(slug)[0].parent.rglob("*omero-archive-tmp"))
     with psycopg.connect(facility.demo.omero_dsn) as conn:
         assert conn.execute("SELECT count(*) FROM annotation WHERE ns = %s", (NAMESPACE,)).fetchone() == (0,)

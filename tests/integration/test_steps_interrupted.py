@@ -14,7 +14,7 @@ from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import Residency
 from omero_archive.steps.release import release
 from omero_archive.steps.site import no_progress
-from site_fixtures import Facility, disk_below
+from site_fixtures import Facility, disk_below, left_below
 
 SLUGS = ("ics", "omero4")  # one with a directory of its own, one without
 MOST_CHANGES = 80
@@ -50,7 +50,7 @@ def require_originals(facility: Facility, slug: str) -> None:
     """The bundle is back as it was, and nothing of it or of ours is left behind."""
     assert facility.residency(slug) is Residency.RESIDENT
     assert facility.is_as_before(slug)
-    assert not [path for path in facility.demo.archive_root.rglob("*") if not path.is_dir()]
+    assert not left_below(facility.demo.archive_root)
     home = facility.paths(slug)[0].parent
     assert not list(home.rglob("*omero-archive-tmp"))
     with psycopg.connect(facility.demo.omero_dsn) as conn:

@@ -26,7 +26,16 @@ from omero_archive.steps.add import add
 from omero_archive.steps.evict import evict, evict_dry
 from omero_archive.steps.permits import permits
 from omero_archive.steps.room import _candidates
-from site_fixtures import Facility, MakeFacility, MovableClock, disk_below, file_facts, flip_a_byte, opened_facility
+from site_fixtures import (
+    Facility,
+    MakeFacility,
+    MovableClock,
+    disk_below,
+    file_facts,
+    flip_a_byte,
+    left_below,
+    opened_facility,
+)
 
 SETS = ("ome-tiff", "plate", "ics", "dicom")
 
@@ -90,7 +99,7 @@ def test_near_on_another_file_system_gets_verified_copies(
     facility.unarchive(slug)
     assert facility.is_as_before(slug)
     assert facility.paths(slug)[0].stat().st_dev != device
-    assert not [path for path in other_disk.rglob("*") if not path.is_dir()]
+    assert not left_below(other_disk)
     facility.add(slug)
     assert facility.work().done == 0
     facility.release(slug)
@@ -107,7 +116,7 @@ def test_a_recall_that_does_not_fit_is_refused_before_anything_is_moved(make_fac
     with pytest.raises(NotEnoughSpace, match=f"{facility.name('pyramid')} needs .* more than there is room for"):
         facility.recall("pyramid")
     assert facility.residency("pyramid") is Residency.OFFLINE
-    assert not [path for path in facility.demo.archive_root.rglob("*") if path.is_file()]
+    assert not left_below(facility.demo.archive_root)
 
 
 def test_the_least_recently_opened_bundle_makes_room(make_facility: MakeFacility) -> None:

@@ -12,7 +12,7 @@ from omero_archive.errors import ArchiveError, PermitRefused, ServiceUnavailable
 from omero_archive.steps.recall import request_recall
 from omero_archive.steps.reconcile.look import Scope, look
 from omero_archive.steps.reconcile.purge import purge, purge_dry
-from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, rows_of
+from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, left_below, rows_of
 
 SLUGS = ("ics", "omero4")
 
@@ -175,7 +175,7 @@ def test_a_purge_may_be_stopped_anywhere_and_is_finished_by_the_next(facility: F
             break
     assert stops > 5
     assert objects_of(facility, slug) == []
-    assert not [path for path in facility.demo.archive_root.rglob("*") if not path.is_dir()]
+    assert not left_below(facility.demo.archive_root)
     rows = rows_of(facility.demo.catalogue_dsn, only=["event", "bundle"])
     assert rows["bundle"] == []
     deleted = [row["detail"]["key"] for row in rows["event"] if row["bundle_id"] == number and row["new"] == "deleted"]

@@ -14,7 +14,7 @@ from omero_archive.omero.marks import NAMESPACE
 from omero_archive.states import CopyState, Residency
 from omero_archive.steps.evict import evict_dry
 from omero_archive.steps.release import release, release_dry
-from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, flip_a_byte, rows_of
+from site_fixtures import Facility, MakeFacility, catalogue_rows, disk_below, flip_a_byte, left_below, rows_of
 
 GOOD = ("ome-tiff", "plate", "ics", "dicom", "pyramid", "omero4")
 
@@ -69,7 +69,7 @@ def test_the_whole_way_of_a_bundle(facility: Facility, slug: str) -> None:
     assert facility.residency(slug) is Residency.RESIDENT
     assert facility.is_as_before(slug)
     assert annotations(facility) == 0
-    assert not [path for path in facility.demo.archive_root.rglob("*") if not path.is_dir()]
+    assert not left_below(facility.demo.archive_root)
 
 
 def test_nothing_is_left_beside_the_originals(facility: Facility) -> None:

@@ -22,7 +22,7 @@ from omero_archive.catalogue import listing
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.catalogue.listing import Known
-from omero_archive.errors import DiskFailed
+from omero_archive.errors import DiskFailed, NotMounted
 from omero_archive.files import Entry, EntryKind, entry_of
 from omero_archive.model import Clock, FileAttributes, Key, ServiceName
 from omero_archive.near import Near
@@ -186,7 +186,7 @@ class ArchiveTree:
         """
         try:
             attributes = self._near.model_of(path) if path else None
-        except DiskFailed:
+        except (DiskFailed, NotMounted):
             if near is None:
                 raise
             attributes = None

@@ -18,7 +18,7 @@ from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock, ServiceName
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
 
 
@@ -91,7 +91,9 @@ class Catalogue:
             try:
                 yield
             finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+                # Where the connection is gone the lock is gone too; what was done meanwhile is done all the same.
+                with suppress(OperationalError, InterfaceError):
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
     def create(self) -> bool:
         """Make the database if it is not there; whether it was made. Raises `DatabaseUnavailable`."""

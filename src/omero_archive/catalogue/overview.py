@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from omero_archive.catalogue import counts
 from omero_archive.catalogue.bundles import in_window
 from omero_archive.catalogue.tables import bundle, copy, event, file
 from omero_archive.states import CopyState, Decision, Residency
@@ -102,6 +103,27 @@ def _bundle_counts(
 
 def copies(connection: sa.Connection, bundle_id: int | None = None) -> list[CopyCount]:
     """Copies by service and state, of one bundle or of all."""
+    return _all_copies(connection) if bundle_id is None else _copies_of(connection, bundle_id)
+
+
+def _all_copies(connection: sa.Connection) -> list[CopyCount]:
+    """Of all: the counts that are kept, and one look at an index for each of them."""
+    counted = counts.counted(connection)
+    compared = counts.least_recently_compared(connection, counted)
+    return [
+        CopyCount(
+            service=one.service,
+            state=one.state,
+            copies=one.copies,
+            size_bytes=one.size_bytes,
+            word=counts.word(connection, one) if one.state is CopyState.VERIFIED else None,
+            checked_at=compared.get((one.service, one.state)),
+        )
+        for one in counted
+    ]
+
+
+def _copies_of(connection: sa.Connection, bundle_id: int) -> list[CopyCount]:
     query = (
         sa.select(
             copy.c.service,
@@ -112,11 +134,10 @@ def copies(connection: sa.Connection, bundle_id: int | None = None) -> list[Copy
             sa.func.min(copy.c.checked_at).label("checked_at"),
         )
         .join(file, file.c.id == copy.c.file_id)
+        .where(copy.c.bundle_id == bundle_id)
         .group_by(copy.c.service, copy.c.state)
         .order_by(copy.c.service, copy.c.state)
     )
-    if bundle_id is not None:
-        query = query.where(copy.c.bundle_id == bundle_id)
     return [
         CopyCount(
             service=row.service,
@@ -171,9 +192,15 @@ def waiting(connection: sa.Connection, bundle_id: int | None = None) -> list[Wai
         ("bundles are tried again later", sa.and_(~bundle.c.needs_attention, bundle.c.retry_at.is_not(None))),
     )
     reason = sa.func.coalesce(bundle.c.last_error, bundle.c.hold_reason)
-    columns = _waiting_columns(bundle.c.name, reason, bundle.c.retry_at)
-    found = [_waiting(connection, why, sa.select(*columns).where(mine, condition)) for why, condition in kinds]
-    found += [_waiting(connection, why, query) for why, query in _copy_queries(mine)]
+    # One look at each bundle for all of them.
+    columns = [
+        column.filter(condition)
+        for _, condition in kinds
+        for column in _waiting_columns(bundle.c.name, reason, bundle.c.retry_at)
+    ]
+    values = iter(connection.execute(sa.select(*columns).where(mine)).one())
+    found = [_waiting(why, [next(values) for _ in range(4)]) for why, _ in kinds]
+    found += [_waiting(why, connection.execute(query).one()) for why, query in _copy_queries(mine)]
     return [entry for entry in found if entry.count]
 
 
@@ -188,18 +215,13 @@ def _copy_queries(mine: sa.ColumnElement[bool]) -> list[tuple[str, sa.Select[Any
 
 def _waiting_columns(
     name: sa.ColumnElement[Any], error: sa.ColumnElement[Any], retry_at: sa.ColumnElement[Any]
-) -> tuple[sa.ColumnElement[Any], ...]:
-    return (
-        sa.func.count().label("number"),
-        sa.func.min(name).label("example"),
-        sa.func.min(error).label("error"),
-        sa.func.min(retry_at).label("retry_at"),
-    )
+) -> tuple[sa.sql.functions.FunctionElement[Any], ...]:
+    return (sa.func.count(), sa.func.min(name), sa.func.min(error), sa.func.min(retry_at))
 
 
-def _waiting(connection: sa.Connection, why: str, query: sa.Select[Any]) -> Waiting:
-    row = connection.execute(query).one()
-    return Waiting(why=why, count=row.number, example=row.example, error=row.error, retry_at=row.retry_at)
+def _waiting(why: str, values: Sequence[Any]) -> Waiting:
+    number, example, error, retry_at = values
+    return Waiting(why=why, count=number, example=example, error=error, retry_at=retry_at)
 
 
 def last_events(connection: sa.Connection, bundle_id: int, *, limit: int) -> list[Happened]:

@@ -156,6 +156,7 @@ bundle = Table(
     _one_of("decision", Decision),
     _one_of("residency", Residency),
     Index("ix_bundle_residency", "residency"),
+    Index("ix_bundle_not_approved", "id", postgresql_where=text("decision <> 'APPROVED'")),
 )
 
 file = Table(
@@ -184,6 +185,7 @@ file = Table(
     Column("gid", BigInteger),
     UniqueConstraint("kind", "omero_id"),
     Index("ix_file_bundle_id", "bundle_id"),
+    Index("ix_file_no_recorded_size", "id", postgresql_where=text("recorded_size IS NULL")),
 )
 
 image = Table(
@@ -221,7 +223,21 @@ copy = Table(
     Index("ix_copy_bundle_id_service", "bundle_id", "service"),
     Index("ix_copy_service_checked_at", "service", "checked_at"),
     Index("ix_copy_attempt_id", "attempt_id", postgresql_where=text("attempt_id IS NOT NULL")),
+    Index("ix_copy_needs_attention", "bundle_id", postgresql_where=text("needs_attention")),
+    Index("ix_copy_retry_at", "bundle_id", postgresql_where=text("retry_at IS NOT NULL")),
     Index("ix_copy_unfinished", "service", "state", "id", postgresql_where=text("state <> 'DURABLE'")),
+)
+
+# How many copies there are by service and state: the sums over these rows. Triggers on `copy` add to them, each
+# transaction rows of its own, in it; nobody else writes here. See `counts.py` and migration 0006.
+copy_count = Table(
+    "copy_count",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("copies", BigInteger, nullable=False),  # may be negative: what became less
+    Column("size_bytes", BigInteger, nullable=False),  # as OMERO recorded it, 0 where it did not
 )
 
 manifest = Table(

@@ -1,8 +1,9 @@
 """Who works, how fast, how much is left and when it will be done: by step and service, for `status` and Prometheus.
 
-It only looks. Its cost goes with the copies that are not durable yet, the workers and the attempts of the last
-minutes; durable copies, of which there may be millions, are not touched. Beats and rates go by PostgreSQL's own clock,
-as what the workers tell does: the clocks of hosts differ.
+It only looks. Its cost goes with the workers, the attempts of the last minutes and the copies that something keeps from
+being worked on; not with those that wait or are durable, of which there may be millions: these are counted by
+`counts.py` without being read. Beats and rates go by PostgreSQL's own clock, as what the workers tell does: the clocks
+of hosts differ.
 """
 
 from collections import defaultdict
@@ -13,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from omero_archive.catalogue import counts
 from omero_archive.catalogue.events import now
 from omero_archive.catalogue.tables import attempt, bundle, copy, file, worker
 from omero_archive.states import CopyState, Decision, Residency
@@ -218,84 +220,112 @@ def _seconds(interval: sa.ColumnElement[timedelta]) -> sa.ColumnElement[float]:
 
 
 def depths(connection: sa.Connection) -> dict[tuple[str, str], Depth]:
-    """What waits, by step and service: copies of approved bundles without a hold; such as failed for good aside."""
-    piles = _piles(now(connection))
-    rows = connection.execute(
-        sa.select(
-            piles.c.service,
-            piles.c.state,
-            sa.func.sum(piles.c.files).label("files"),
-            sa.func.sum(_size_of(piles)).label("size_bytes"),
-            sa.func.sum(piles.c.later).label("later"),
-            sa.func.sum(piles.c.attention).label("attention"),
-        )
-        .select_from(piles)
-        .join(bundle, bundle.c.id == piles.c.bundle_id)
-        .where(
-            bundle.c.decision == Decision.APPROVED,
-            bundle.c.hold_reason.is_(None),
-            sa.or_(piles.c.state != CopyState.PENDING, bundle.c.residency == Residency.RESIDENT),
-        )
-        .group_by(piles.c.service, piles.c.state)
-    )
+    """What waits, by step and service: copies of approved bundles without a hold; those that failed for good aside.
+
+    All copies are counted without being read, and what does not wait is taken off: there is little of that.
+    """
+    aside = _summed(connection, _of_bundles_aside())
+    away = _summed(connection, _of_bundles_away())
+    attention = _summed(connection, _for_a_person())
+    later = _summed(connection, _later(now(connection)))
     step_of = {state: step for step, state in STEPS.items()}
-    return {
-        (step_of[CopyState(row.state)], row.service): Depth(
-            files=int(row.files),
-            size_bytes=int(row.size_bytes or 0),
-            later_files=int(row.later),
-            attention_files=int(row.attention),
-        )
-        for row in rows
-    }
+    found = {}
+    for all_of_them in counts.counted(connection):
+        if step := step_of.get(all_of_them.state):
+            key = (all_of_them.service, str(all_of_them.state))
+            failed = attention.get(key, _NONE)
+            less = [aside.get(key, _NONE), away.get(key, _NONE), failed]
+            # Each is counted at a moment of its own: what moves meanwhile must not make less than none.
+            found[step, all_of_them.service] = Depth(
+                files=max(0, all_of_them.copies - sum(each.files for each in less)),
+                size_bytes=max(0, all_of_them.size_bytes - sum(each.size_bytes for each in less)),
+                later_files=later.get(key, _NONE).files,
+                attention_files=failed.files,
+            )
+    return found
 
 
-def _piles(at: datetime) -> sa.Subquery:
-    """The copies of one bundle in one state on one service, counted."""
-    waits = ~copy.c.needs_attention
-    return (
-        sa.select(
-            copy.c.bundle_id,
-            copy.c.service,
-            copy.c.state,
-            sa.func.count().filter(waits).label("files"),
-            sa.func.count().filter(waits, copy.c.retry_at > at).label("later"),
-            sa.func.count().filter(copy.c.needs_attention).label("attention"),
-        )
-        .where(_NOT_DURABLE, copy.c.state.in_(STEPS.values()))
-        .group_by(copy.c.bundle_id, copy.c.service, copy.c.state)
-        .subquery("piles")
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Some of the copies of a service in a state."""
+
+    files: int = 0
+    size_bytes: int = 0
 
 
-# As it stands in the partial index: a parameter in its place would hide from PostgreSQL that the index serves.
-_NOT_DURABLE = sa.text("copy.state <> 'DURABLE'")
+_NONE = _Part()
+
+_APPROVED = sa.and_(bundle.c.decision == Decision.APPROVED, bundle.c.hold_reason.is_(None))
+_SIZE = sa.func.coalesce(file.c.recorded_size, file.c.size_bytes, 0)
 
 
-def _size_of(piles: sa.Subquery) -> sa.ColumnElement[int]:
-    """The bytes of a pile. Where it is the whole bundle, the bundle knows; files are only looked at where it is not."""
-    pile = (
-        sa.select(sa.func.sum(sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0)))
-        .select_from(copy)
+def _is_in(*states: CopyState) -> sa.ColumnElement[bool]:
+    """Written out, not as parameters: else PostgreSQL could not tell that the index of what is not durable serves."""
+    return copy.c.state.in_(sa.bindparam(None, list(map(str, states)), expanding=True, literal_execute=True))
+
+
+def _of_bundles_aside() -> sa.Select[Any]:
+    """Copies of bundles that are not approved or on hold; from these, which are few, not from the copies."""
+    piles = (
+        sa.select(copy.c.service, copy.c.state, sa.func.count().label("files"), sa.func.sum(_SIZE).label("size"))
         .join(file, file.c.id == copy.c.file_id)
-        .where(
-            copy.c.bundle_id == piles.c.bundle_id,
-            copy.c.service == piles.c.service,
-            copy.c.state == piles.c.state,
-            ~copy.c.needs_attention,
-        )
-        .correlate(piles)
-        .scalar_subquery()
+        .where(copy.c.bundle_id == bundle.c.id, _is_in(*STEPS.values()))
+        .group_by(copy.c.service, copy.c.state)
+        .lateral("piles")
     )
-    is_whole = piles.c.files == bundle.c.file_count
-    return sa.case((piles.c.files == 0, 0), (is_whole, bundle.c.size_bytes), else_=pile)
+    return _totals(piles).select_from(bundle).join(piles, sa.true()).where(sa.not_(_APPROVED))
+
+
+def _of_bundles_away() -> sa.Select[Any]:
+    """Copies that cannot be written now, since their originals were released before."""
+    return (
+        sa.select(copy.c.service, copy.c.state, sa.func.count().label("files"), sa.func.sum(_SIZE).label("size"))
+        .join_from(copy, bundle, bundle.c.id == copy.c.bundle_id)
+        .join(file, file.c.id == copy.c.file_id)
+        .where(_is_in(CopyState.PENDING), _APPROVED, bundle.c.residency != Residency.RESIDENT)
+        .group_by(copy.c.service, copy.c.state)
+    )
+
+
+def _for_a_person() -> sa.Select[Any]:
+    """Copies that would wait, but for a person."""
+    size = sa.func.sum(_SIZE).label("size")
+    return _of_queues(_piles(size).join(file, file.c.id == copy.c.file_id).where(copy.c.needs_attention))
+
+
+def _later(at: datetime) -> sa.Select[Any]:
+    """Copies that wait and are tried again later; their bytes are not asked for."""
+    return _of_queues(_piles(sa.literal(0).label("size")).where(copy.c.retry_at > at, ~copy.c.needs_attention))
+
+
+def _piles(size: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """By bundle first, so that each bundle is looked at once."""
+    by = (copy.c.bundle_id, copy.c.service, copy.c.state)
+    return sa.select(*by, sa.func.count().label("files"), size).where(_is_in(*STEPS.values())).group_by(*by)
+
+
+def _of_queues(query: sa.Select[Any]) -> sa.Select[Any]:
+    piles = query.subquery("piles")
+    is_away = sa.and_(piles.c.state == CopyState.PENDING, bundle.c.residency != Residency.RESIDENT)
+    joined = _totals(piles).join_from(piles, bundle, bundle.c.id == piles.c.bundle_id)
+    return joined.where(_APPROVED, sa.not_(is_away))
+
+
+def _totals(piles: sa.FromClause) -> sa.Select[Any]:
+    files, size = sa.func.sum(piles.c.files).label("files"), sa.func.sum(piles.c.size).label("size")
+    return sa.select(piles.c.service, piles.c.state, files, size).group_by(piles.c.service, piles.c.state)
+
+
+def _summed(connection: sa.Connection, query: sa.Select[Any]) -> dict[tuple[str, str], _Part]:
+    rows = connection.execute(query)
+    return {(row.service, row.state): _Part(files=int(row.files), size_bytes=int(row.size)) for row in rows}
 
 
 def at_fault(connection: sa.Connection) -> dict[tuple[str, CopyState], int]:
     """How many copies are DAMAGED or MISSING, by service and state."""
     rows = connection.execute(
         sa.select(copy.c.service, copy.c.state, sa.func.count().label("copies"))
-        .where(_NOT_DURABLE, copy.c.state.in_([CopyState.DAMAGED, CopyState.MISSING]))
+        .where(_is_in(CopyState.DAMAGED, CopyState.MISSING))
         .group_by(copy.c.service, copy.c.state)
     )
     return {(row.service, CopyState(row.state)): row.copies for row in rows}

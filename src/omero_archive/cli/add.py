@@ -63,9 +63,9 @@ def request(
 
 
 def _each(site: Site, items: Items, objects: list[str] | None, request: Request, decision: Decision) -> None:
-    total = 0
-    found = list(closure(site, objects))
-    for bundle in found:
+    total, found = 0, False
+    for bundle in closure(site, objects):  # one at a time: a group may have a million files
+        found = True
         try:
             if isinstance(bundle, RefusedBundle):
                 raise bundle.reason

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omero_archive.app import open_site
 from omero_archive.settings import load_settings, settings_file
+from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Progress, Site, no_progress
 
 
@@ -15,4 +16,5 @@ def opened(settings: Path | None, *, progress: Progress = no_progress) -> Iterat
     with open_site(load_settings(settings_file(settings)), progress=progress) as site:
         site.catalogue.require_schema()
         site.omero.check_version()
+        require_named(site.catalogue, site.omero)
         yield site

@@ -13,7 +13,7 @@ from omero_archive.cli.open import opened
 from omero_archive.cli.options import DryRun, HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine, Result
-from omero_archive.errors import Damage, WrongUse
+from omero_archive.errors import Damage, NotMounted, WrongUse
 from omero_archive.settings import parse_duration
 from omero_archive.signals import told_to_stop
 from omero_archive.states import CopyState
@@ -68,6 +68,18 @@ def run(
             engine = Engine(site, label=host_label, streams=streams)
             with told_to_stop(engine.stop) as stopped:
                 result = work_off(engine, wait_s)
+    _tell(output, result)
+    output.document({"command": "run", "dry_run": False, "summary": asdict(result)})
+    if stopped:
+        output.say(f"Stopped by {stopped[0].name}; what was not done is due still.")
+        signal.raise_signal(stopped[0])  # whoever sent it sees that it did what it always does
+    if result.failed:
+        raise typer.Exit(Damage.exit_code if result.damaged else 1)
+    if result.unseen:
+        raise typer.Exit(NotMounted.exit_code)
+
+
+def _tell(output: Output, result: Result) -> None:
     output.say(f"{result.done} done, {result.failed} failed." if result.done or result.failed else "Nothing was due.")
     if result.waiting:
         many = "1 copy or bundle waits" if result.waiting == 1 else f"{result.waiting} copies and bundles wait"
@@ -77,14 +89,10 @@ def run(
     if result.stopped:
         output.say(f"Copying stopped by itself: {result.stopped}. What was not tried is as it was; look at the cause")
         output.say("first (`omero-archive status`), then run this again.")
+    for reason in result.unseen:
+        output.say(f"Left to other hosts: {reason}")
     if result.failed:
         output.say("What failed is shown by `omero-archive status`, with the reason.")
-    output.document({"command": "run", "dry_run": False, "summary": asdict(result)})
-    if stopped:
-        output.say(f"Stopped by {stopped[0].name}; what was not done is due still.")
-        signal.raise_signal(stopped[0])  # whoever sent it sees that it did what it always does
-    if result.failed:
-        raise typer.Exit(Damage.exit_code if result.damaged else 1)
 
 
 def due_bytes(site: Site) -> dict[str, int]:

@@ -12,7 +12,7 @@ from omero_archive.access.fuse.mounts import mounted_at
 from omero_archive.catalogue import overview
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.cli.output import Output
-from omero_archive.errors import DatabaseUnavailable, DiskFailed, OriginalUnfit, SettingsError, WrongUse
+from omero_archive.errors import DatabaseUnavailable, DiskFailed, NotMounted, SettingsError, WrongUse
 from omero_archive.settings import MountRule, MountSettings, OnOpen
 from omero_archive.states import Residency
 from omero_archive.steps.site import Site
@@ -65,7 +65,7 @@ def survey(site: Site, catalogue: Catalogue) -> Survey:
     """What the catalogue says. Raises `DiskFailed` without `near`, or where bundles should be and none ever was."""
     try:
         begun = site.near.is_begun()
-    except OriginalUnfit as error:
+    except NotMounted as error:
         raise DiskFailed(str(error)) from error  # a disk that is mounted a moment later: systemd tries again
     try:
         catalogue.require_schema()

@@ -16,7 +16,7 @@ from omero_archive.omero import rows
 from omero_archive.omero.components import components
 from omero_archive.omero.database import Connection, OmeroDatabase
 from omero_archive.omero.homes import shared_homes
-from omero_archive.omero.repository import FILES, MANAGED, PIXELS, managed_key, omero_path, relative_path
+from omero_archive.omero.repository import FILES, MANAGED, PIXELS, ManagedKeys, omero_path, relative_path
 from omero_archive.omero.seeds import Member, members_of
 
 _BATCH_FILES = 5_000  # a batch is closed when it has this many; one bundle may have more
@@ -125,11 +125,12 @@ class _Reader:
 
     def _files(self, parts: Sequence[_Parts]) -> tuple[OriginalFile, ...]:
         by_key: dict[Key, OriginalFile] = {}
+        keys = ManagedKeys(self.encoding)
         for row in (row for part in parts for row in part.files):
             file = OriginalFile(
                 kind=row.kind,
                 omero_id=row.id,
-                key=self._key(row),
+                key=self._key(row, keys),
                 size_bytes=row.size,
                 checksum=_checksum(row),
             )
@@ -139,7 +140,7 @@ class _Reader:
                 raise UnsafePath(f"OriginalFile:{known.omero_id} and OriginalFile:{row.id} are one path, {file.key!r}.")
         return tuple(by_key.values())
 
-    def _key(self, row: rows.FileRow) -> Key:
+    def _key(self, row: rows.FileRow, keys: ManagedKeys) -> Key:
         if row.kind is FileKind.PIXELS:
             return Key(omero_path(PIXELS, row.id))
         if row.repo is None:
@@ -149,7 +150,7 @@ class _Reader:
                 f"OriginalFile:{row.id} {row.path + row.name!r} is in repository {row.repo}, "
                 f"not in the managed repository {self.repo}."
             )
-        return managed_key(row.path, row.name, encoding=self.encoding)
+        return keys.key(row.path, row.name)
 
     def _home(self, group: Component, member: rows.MemberRow, files: Sequence[OriginalFile]) -> str | None:
         if len(group) > 1 or group[0].is_image or group[0].id in self.without_home:

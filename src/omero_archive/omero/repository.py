@@ -45,6 +45,23 @@ def managed_key(path: str, name: str, *, encoding: str) -> Key:
     return Key(f"{MANAGED}/{relative_path(text, encoding=encoding)}")
 
 
+class ManagedKeys:
+    """`managed_key` for many files: what stands before a name is looked at once for each directory."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._above: dict[str, str] = {}
+
+    def key(self, path: str, name: str) -> Key:
+        """The key of an original file. Raises `UnsafePath`."""
+        above = self._above.get(path)
+        if above is None or "/" in name:
+            key = managed_key(path, name, encoding=self._encoding)
+            self._above[path] = key.rpartition("/")[0]
+            return key
+        return Key(f"{above}/{relative_path(name, encoding=self._encoding)}")
+
+
 def relative_path(text: str, *, encoding: str) -> str:
     """A relative path of the database as the file system has it, without empty components or a trailing slash.
 

@@ -81,6 +81,9 @@ class DirectoryService(Service):
     def locate(self, key: Key) -> Location | None:
         return self._mount.locate(key)
 
+    def unseen(self) -> str | None:
+        return self._mount.unseen()
+
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._mount.list(prefix)
 

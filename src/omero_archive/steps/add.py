@@ -7,10 +7,11 @@ import sqlalchemy as sa
 
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
-from omero_archive.errors import ArchiveError, OriginalUnfit, WrongState
-from omero_archive.files import EntryKind, disk_errors
-from omero_archive.model import Bundle, BundleName, OriginalFile
+from omero_archive.errors import ArchiveError, NotMounted, OriginalUnfit, WrongState
+from omero_archive.files import Entry, EntryKind, disk_errors
+from omero_archive.model import Bundle, BundleName, Key, OriginalFile
 from omero_archive.states import Decision, Residency
+from omero_archive.steps.originals import looked_at
 from omero_archive.steps.site import Site
 
 
@@ -27,26 +28,32 @@ class Added:
 
 def obstacles(site: Site, bundle: Bundle) -> list[str]:
     """What stands in the way of archiving a bundle, as far as `lstat` can tell. Reads no byte of any file."""
-    found = []
-    for original in bundle.files:
-        try:
-            obstacle = _obstacle(site, original)
-        except (ArchiveError, OSError) as error:
-            obstacle = str(error)
+    return _survey(site, bundle)[0]
+
+
+def _survey(site: Site, bundle: Bundle) -> tuple[list[str], Key | None]:
+    """Every obstacle, and the first file in whose place a link of ours lies; each file is looked at once."""
+    obstacles, linked = [], None
+    seen = looked_at(site, (original.key for original in bundle.files))
+    for original, (key, entry) in zip(bundle.files, seen, strict=True):
+        if isinstance(entry, NotMounted):
+            raise entry  # it says nothing about the file
+        if isinstance(entry, ArchiveError | OSError):
+            obstacle: str | None = str(entry)
+        elif entry is not None and entry.kind is EntryKind.LINK and entry.target == site.link_target(key):
+            linked, obstacle = linked or key, None  # released already
+        else:
+            obstacle = _obstacle(original, entry)
         if obstacle is not None:
-            found.append(f"{original.key}: {obstacle}")
+            obstacles.append(f"{key}: {obstacle}")
     if not bundle.files:
-        found.append("it has no files")
-    return found
+        obstacles.append("it has no files")
+    return obstacles, linked
 
 
-def _obstacle(site: Site, original: OriginalFile) -> str | None:
-    tree, relative = site.original(original.key)
-    entry = tree.look(relative)
+def _obstacle(original: OriginalFile, entry: Entry | None) -> str | None:
     if entry is None:
         return "is in OMERO's database, but not on its disk"
-    if entry.kind is EntryKind.LINK and entry.target == site.link_target(original.key):
-        return None  # released already
     if entry.kind is EntryKind.LINK:
         return f"an in-place import, a link to {entry.target}; moving it would free nothing here"
     if entry.kind is not EntryKind.FILE:
@@ -67,12 +74,14 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
     """
     with disk_errors(bundle.name), site.catalogue.begin() as connection:
         known = bundles.by_name(connection, bundle.name)
-        if known is None or known.residency is Residency.RESIDENT:
-            # The originals of a released bundle are links; what stood in their way was looked at before.
-            _require_fit(site, bundle, known)
+        linked = None
+        if known is None or (known.residency is Residency.RESIDENT and known.intent is None):
+            # The originals of a released bundle are links; what stood in their way was looked at before. While its
+            # release is not finished they may be links, or have a second name, of ours.
+            linked = _require_fit(site, bundle)
         _require_own(connection, bundle)
-        if known is None:
-            _require_originals(site, bundle)
+        if known is None and linked is not None:
+            raise _unknown_link(bundle, linked)
         if dry_run:
             connection.rollback()
             return _told(bundle, _would(known, decision), is_new=known is None)
@@ -111,23 +120,20 @@ def _put(
     return (f"was there; {changed} copies to do", True) if changed else ("was there; nothing to do", False)
 
 
-def _require_fit(site: Site, bundle: Bundle, known: BundleRecord | None) -> None:
-    if known is not None and known.intent is not None:
-        return  # a release was interrupted: originals may be links, or have a second name, of ours
-    if found := obstacles(site, bundle):
-        raise OriginalUnfit(f"{bundle.name} was not added: {'; '.join(found)}.")
+def _require_fit(site: Site, bundle: Bundle) -> Key | None:
+    """Raise `OriginalUnfit` for obstacles; the first file in whose place a link of ours lies, if there is one."""
+    obstacles, linked = _survey(site, bundle)
+    if obstacles:
+        raise OriginalUnfit(f"{bundle.name} was not added: {'; '.join(obstacles)}.")
+    return linked
 
 
-def _require_originals(site: Site, bundle: Bundle) -> None:
+def _unknown_link(bundle: Bundle, linked: Key) -> OriginalUnfit:
     """Links of ours and no row: the catalogue was lost, and a new row would forget where the bytes are."""
-    for original in bundle.files:
-        tree, relative = site.original(original.key)
-        entry = tree.look(relative)
-        if entry is not None and entry.target == site.link_target(original.key):
-            raise OriginalUnfit(
-                f"{bundle.name} was not added: {original.key} is a link of ours, but the catalogue does not know it. "
-                "If the catalogue was lost, restore it, or run `omero-archive rebuild`."
-            )
+    return OriginalUnfit(
+        f"{bundle.name} was not added: {linked} is a link of ours, but the catalogue does not know it. "
+        "If the catalogue was lost, restore it, or run `omero-archive rebuild`."
+    )
 
 
 def _require_own(connection: sa.Connection, bundle: Bundle) -> None:

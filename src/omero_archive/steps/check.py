@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from omero_archive.errors import ArchiveError
+from omero_archive.catalogue import counts
+from omero_archive.errors import ArchiveError, BrokenInvariant
 from omero_archive.model import ServiceName
 from omero_archive.omero.offline import Answer, ServerPorts, probe_all
 from omero_archive.service import Finding
@@ -73,7 +74,11 @@ def _omero_database(site: Site) -> str:
 
 def _catalogue(site: Site) -> str:
     site.catalogue.require_schema()
-    return f"schema version {site.catalogue.versions()[0]}"
+    with site.catalogue.begin() as connection:
+        wrong = counts.differences(connection)
+    if wrong:
+        raise BrokenInvariant(f"its counts of copies, which `status` shows, are wrong: {'; '.join(wrong)}.")
+    return f"schema version {site.catalogue.versions()[0]}; its counts of copies are right"
 
 
 def _directory(subject: str, path: Path, *, advice: str = "Mount it, or correct the settings.") -> Finding:

@@ -16,6 +16,7 @@ from omero_archive.model import Fixity, Key
 from omero_archive.service import Answer, Location, ObjectStatus, Service
 from omero_archive.steps.site import Site
 from omero_archive.transfer import read_back
+from omero_archive.wrapped.throttled import throttle_of
 
 _PIECE_BYTES = 1 << 20
 
@@ -87,6 +88,9 @@ def read_copy(site: Site, service: Service, record: CopyRecord) -> Found:
     if location is None:
         return _streamed(service, record)
     try:
+        throttle = throttle_of(service)
+        if throttle is not None:
+            throttle.pass_on(record.file.source.fixity.size_bytes)
         size_bytes, xxh3 = _from_medium(site, location)
     except FileNotFoundError as error:
         raise _not_found(service, record) from error

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from omero_archive.catalogue import copies
 from omero_archive.catalogue.claims import Claim
 from omero_archive.catalogue.copies import CopyRecord, Failure
-from omero_archive.errors import ArchiveError, Damage, ObjectOffline, WorkStopped
+from omero_archive.errors import ArchiveError, Damage, NotMounted, ObjectOffline, WorkStopped
 from omero_archive.service import Incoming, Outcome
 from omero_archive.states import CopyState
 from omero_archive.steps.site import Site
@@ -43,7 +43,7 @@ def copy(site: Site, claim: Claim) -> Tally:
                 work.take(outcome)
                 if not site.breaker.allows(len(work.failures)):
                     break
-    except WorkStopped:
+    except (WorkStopped, NotMounted):
         pass  # what was done is recorded
     except ArchiveError as error:
         work.give_up(error)
@@ -83,6 +83,8 @@ class _Work:
         for key, record in self._due.items():
             try:
                 tree, relative = self._site.original(key)
+            except NotMounted:
+                raise
             except ArchiveError as error:
                 self.failures[record.id] = failure(self._site, record, error)
                 continue
@@ -96,8 +98,8 @@ class _Work:
 
     def take(self, outcome: Outcome) -> None:
         record = self._due[outcome.key]
-        if isinstance(outcome.error, WorkStopped):
-            return  # not tried, so no failure
+        if isinstance(outcome.error, WorkStopped | NotMounted):
+            return  # not tried, so no failure: of a disk that is not there nothing is known
         if outcome.error is not None:
             self.failures[record.id] = failure(self._site, record, outcome.error)
             return

@@ -1,5 +1,6 @@
 """Everything a step works with, wired by `app.py`."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,16 +13,17 @@ import sqlalchemy as sa
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.claims import Claim, record
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.errors import ArchiveError, DiskFailed, ObjectOffline, OriginalUnfit
-from omero_archive.files import Tree, disk_errors
+from omero_archive.errors import ArchiveError, ObjectOffline, Unavailable
+from omero_archive.files import Tree, disk_errors, only_holder
 from omero_archive.model import BundleName, Clock, FileAttributes, Key, ServiceName
-from omero_archive.near import Near, Place
+from omero_archive.near import LOCKS, Near, Place
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.offline import OfflineProof, ServerPorts, prove_offline
 from omero_archive.omero.repository import Repository
 from omero_archive.service import Service
 from omero_archive.settings import Settings
 from omero_archive.steps.breaker import Breaker
+from omero_archive.steps.sight import Sight
 from omero_archive.transfer import Lanes
 
 _T = TypeVar("_T")
@@ -53,38 +55,54 @@ class Site:
     lanes: Lanes
     breaker: Breaker
     progress: Progress = no_progress
+    sight: Sight = field(init=False)
     _trees: dict[Path, Tree] = field(default_factory=dict)
+    _lost: list[Tree] = field(default_factory=list)  # not the site's any more; others may still be reading there
     _near: Near | None = None
 
+    def __post_init__(self) -> None:
+        self.sight = Sight(self.settings, self.catalogue, self.services)
+
     def original(self, key: Key) -> tuple[Tree, str]:
-        """Tree and path of an original. Raises `UnsafePath`, or `OriginalUnfit` if there is no root, `DiskFailed`."""
+        """Tree and path of an original. Raises `UnsafePath`, and as `tree`."""
         root, relative = self.repository.root_of(key)
         return self.tree(root), relative
 
     def tree(self, root: Path) -> Tree:
-        """A directory, opened once."""
-        if root not in self._trees:
-            try:
-                opened = Tree(root)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise OriginalUnfit(f"{root} cannot be opened: {error.strerror}. Is it mounted?") from error
-            except OSError as error:
-                raise DiskFailed(f"{root} cannot be opened: {error.strerror}.") from error
-            if self._trees.setdefault(root, opened) is not opened:
-                opened.close()  # another thread was faster
-        return self._trees[root]
+        """A directory of the site, opened once and proved; what is not there in it has been proved too.
+
+        Raises `NotMounted`, `DiskFailed`.
+        """
+        found = self._trees.get(root)
+        if found is not None:
+            return found
+        opened = self.sight.open(root, lost=self._let_go)
+        found = self._trees.setdefault(root, opened)
+        if found is not opened:
+            opened.close()  # another thread was faster
+        return found
+
+    def _let_go(self, tree: Tree) -> None:
+        """Have a directory opened anew by the next that needs it: this one is not, or no longer, what lies there."""
+        if self._trees.get(tree.root) is tree and self._trees.pop(tree.root, None) is tree:
+            self._lost.append(tree)
 
     @property
     def near(self) -> Near:
         """The directory of near bytes."""
-        if self._near is None:
-            self._near = Near(self.tree(self.settings.archive.near_directory), like=self._directory_attributes)
+        tree = self.tree(self.settings.archive.near_directory)
+        if self._near is None or self._near.tree is not tree:
+            self._near = Near(tree, like=self._directory_attributes)
         return self._near
 
     @contextmanager
     def lock_bundle(self, name: BundleName) -> Iterator[None]:
-        """Be the only one at work on a bundle; what disks refuse meanwhile is `DiskFailed`. Raises `Busy`."""
-        with disk_errors(name), self.catalogue.lock_bundle(name):
+        """Be the only one at work on a bundle; what disks refuse meanwhile is `DiskFailed`. Raises `Busy`.
+
+        Two locks, and both are needed. PostgreSQL's goes when the connection does: it is restarted, a cable is pulled,
+        and another host could have the lock while we still rename. The file's stays as long as this process does.
+        """
+        with disk_errors(name), self.catalogue.lock_bundle(name), only_holder(self.near.tree, LOCKS, name):
             yield
 
     def recorded(self, claim: Claim, act: Callable[[sa.Connection], _T]) -> _T:
@@ -93,7 +111,7 @@ class Site:
 
     def link_target(self, key: Key) -> str:
         """Where the link at an original's path points."""
-        return str(self.settings.archive.root / key)
+        return os.path.join(self.settings.archive.root, key)  # for 10^5 files; a Path takes ten times as long
 
     def prove_offline(self) -> OfflineProof:
         """The proof that OMERO is off now. Raises `OmeroIsOn`."""
@@ -132,9 +150,10 @@ class Site:
         """Let go of directories, connections and threads."""
         for service in self.services.values():
             service.close()
-        for tree in self._trees.values():
+        for tree in (*self._trees.values(), *self._lost):
             tree.close()
         self._trees.clear()
+        self._lost.clear()
         self._near = None
         self.catalogue.close()
         self.lanes.close()
@@ -146,6 +165,8 @@ class Site:
         try:
             root, relative = self.repository.root_of(probe)
             found = self.tree(root).look(relative.rpartition("/")[0] or ".")
+        except Unavailable:
+            raise  # it may have one: with another mode than OMERO's nobody else could read what is made now
         except ArchiveError:
             return None  # not one of OMERO's directories: it keeps the default mode
         return None if found is None else found.attributes

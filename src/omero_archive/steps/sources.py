@@ -12,7 +12,7 @@ from typing import BinaryIO
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.catalogue.copies import CopyRecord
-from omero_archive.errors import ArchiveError, NoProvenSource, ObjectOffline, SourceUnreadable
+from omero_archive.errors import ArchiveError, NoProvenSource, NotMounted, ObjectOffline, SourceUnreadable
 from omero_archive.files import EntryKind, Reading, Tree
 from omero_archive.model import Key
 from omero_archive.near import Place
@@ -55,8 +55,11 @@ def proven(site: Site, bundled: Bundled, copy: CopyRecord) -> Source:
     Raises `ObjectOffline` if there is none, but a service brings one back.
     """
     tried = []
+    unseen: NotMounted | None = None
     for name, found in (("original", _original(site, copy)), ("near bytes", _near(site, bundled, copy))):
-        problem = found if isinstance(found, str) else _disproof(site, copy, found)
+        if isinstance(found, NotMounted):
+            unseen = found
+        problem = _disproof(site, copy, found) if isinstance(found, Source) else found
         if problem is None and isinstance(found, Source):
             return found
         tried.append(f"{name}: {problem}")
@@ -74,6 +77,8 @@ def proven(site: Site, bundled: Bundled, copy: CopyRecord) -> Source:
             f"{copy.service}: {copy.key} was not healed yet: the only other bytes are being staged by {bringing}. "
             "Try again when they are there."
         )
+    if unseen is not None:
+        raise unseen  # the good bytes may well be there
     unusable = _unusable(site, others)
     tried += unusable
     if len(unusable) < len(others):
@@ -120,27 +125,33 @@ def open_stored(service: Service, key: Key, subject: str) -> BinaryIO:
     return service.open(key)
 
 
-def _original(site: Site, copy: CopyRecord) -> Source | str:
+def _original(site: Site, copy: CopyRecord) -> Source | NotMounted | str:
     try:
         tree, relative = site.original(copy.key)
+    except NotMounted as error:
+        return error
     except ArchiveError as error:
         return str(error)
     return _file(tree, relative, "original")
 
 
-def _near(site: Site, bundled: Bundled, copy: CopyRecord) -> Source | str:
+def _near(site: Site, bundled: Bundled, copy: CopyRecord) -> Source | NotMounted | str:
     if bundled.bundle.residency is not Residency.ONLINE:
         return f"the bundle is {bundled.bundle.residency}"
     try:
         return _file(site.near.tree, site.near.path_of(bundled.place, copy.key), "near bytes")
+    except NotMounted as error:
+        return error
     except ArchiveError as error:
         return str(error)
 
 
-def _file(tree: Tree, relative: str, name: str) -> Source | str:
+def _file(tree: Tree, relative: str, name: str) -> Source | NotMounted | str:
     """A plain file on a disk of this machine as a source; or why it is none."""
     try:
         found = tree.look(relative)
+    except NotMounted as error:
+        return error
     except (OSError, ArchiveError) as error:
         return str(error)
     if found is None:

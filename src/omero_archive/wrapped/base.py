@@ -51,6 +51,9 @@ class Wrapped(Service):
     def place(self) -> str:
         return self.inner.place()
 
+    def unseen(self) -> str | None:
+        return self.inner.unseen()
+
     def check(self) -> Sequence[Finding]:
         return self.inner.check()
 

@@ -3,11 +3,11 @@
 import io
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from omero_archive.model import FileAttributes, Fixity, Key
+from omero_archive.model import FileAttributes, Fixity, Key, ServiceName
 from omero_archive.service import Incoming, Outcome, Receipt, Service
 from omero_archive.transfer import Reader
 from omero_archive.wrapped.base import Wrapped
@@ -20,7 +20,8 @@ class Throttled(Wrapped):
     """Lets `rate` bytes a second pass: what is stored and what is read by `open`, counted together.
 
     The average counts; one piece goes as fast as it can, the next waits for it. Time in which nothing passed is not
-    saved up. What is read past the service, under the path that `locate` gives, is not counted.
+    saved up. What is read past the service, under the path that `locate` gives, its reader tells by `pass_on`.
+    The rate is for all hosts together: `share` says which part of it is ours.
     """
 
     def __init__(
@@ -32,7 +33,20 @@ class Throttled(Wrapped):
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         super().__init__(inner)
+        self._rate = rate
         self._flow = Flow(rate, clock, sleep)
+
+    def share(self, mine: int, all_streams: int) -> None:
+        """Take the part of the rate that so many streams of ours have among all there are.
+
+        One that moves bytes without having claimed a stream, such as a recall, has the part of one.
+        """
+        ours = max(1, mine)
+        self._flow.set_rate(self._rate * ours / max(ours, all_streams))
+
+    def pass_on(self, size_bytes: int) -> None:
+        """Wait until so many bytes may pass that are read past the service."""
+        self._flow.pass_on(size_bytes)
 
     def put(self, key: Key, reader: Reader, expected: Fixity | None) -> Receipt:
         return self.inner.put(key, _Slowed(reader, self._flow), expected)
@@ -45,13 +59,40 @@ class Throttled(Wrapped):
         return io.BufferedReader(_SlowedStream(self.inner.open(key, offset), self._flow))
 
 
+def throttle_of(service: Service) -> Throttled | None:
+    """The limit of a service's rate, wherever among its decorators; None if it has none."""
+    while isinstance(service, Wrapped):
+        if isinstance(service, Throttled):
+            return service
+        service = service.inner
+    return None
+
+
+def share_rates(
+    services: Mapping[ServiceName, Service],
+    streams: Mapping[ServiceName, int],
+    *,
+    mine: Mapping[ServiceName, int],
+) -> None:
+    """Share each service's rate by the streams that there are to it on all hosts, and those of them that are ours."""
+    for name, service in services.items():
+        throttle = throttle_of(service)
+        if throttle is not None:
+            throttle.share(mine.get(name, 0), streams.get(name, 0))
+
+
 class Flow:
     """The bytes that pass, of all threads. `clock` tells seconds and never goes backwards."""
 
-    def __init__(self, rate: int, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
+    def __init__(self, rate: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
         self._rate, self._clock, self._sleep = rate, clock, sleep
         self._lock = threading.Lock()
         self._free_at: float | None = None
+
+    def set_rate(self, rate: float) -> None:
+        """Another rate from now on; what waits already waits as long as it was told."""
+        with self._lock:
+            self._rate = rate
 
     def pass_on(self, size_bytes: int) -> None:
         """Wait until so many bytes may pass."""

@@ -112,6 +112,9 @@ class ArkivumService(Service):
         folder = path_of(self._settings, Key("")).decode()
         return f"{self._settings.url.lower().rstrip('/')}{folder}"
 
+    def unseen(self) -> str | None:
+        return self._mount.unseen()
+
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._mount.list(prefix)
 

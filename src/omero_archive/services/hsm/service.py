@@ -101,6 +101,9 @@ class HsmService(Service):
     def locate(self, key: Key) -> Location | None:
         return self._mount.locate(key)
 
+    def unseen(self) -> str | None:
+        return self._mount.unseen()
+
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._mount.list(prefix)
 
