@@ -46,7 +46,7 @@ def _movers(output: Output, movers: Sequence[Mover], at: datetime) -> None:
     if silent:
         are = "1 worker is" if silent == 1 else f"{silent} workers are"
         output.say(
-            f"{are} silent: dead, stopped or cut off from PostgreSQL. Others take over what it had begun; see its log."
+            f"{are} silent: dead, stopped or cut off from PostgreSQL. Others take over what was begun; its log says more."
         )
 
 
