@@ -421,6 +421,9 @@ class Tree:
         above, name = self._split(relative)
         return _Parent(self, above, name)
 
+    def _nothing_there(self) -> None:
+        """Called before it is said that something is not there: what raises here is said in its place."""
+
     def _split(self, relative: str) -> tuple[str, str]:
         """The directory of a path and the name in it. Raises `UnsafePath`."""
         above, _, name = relative.rpartition("/")
@@ -447,8 +450,10 @@ class _Parent:
         self._fd = self._tree._open(self._above, os.O_RDONLY | os.O_DIRECTORY)
         return self._fd, self._name
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
         disk.close(self._fd)
+        if isinstance(error, FileNotFoundError):
+            self._tree._nothing_there()
 
 
 class LastParent:

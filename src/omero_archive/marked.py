@@ -7,7 +7,6 @@ was asked, that it is the directory that was meant. What is found needs no proof
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from omero_archive.files import Entry, Reading, Tree
@@ -95,12 +94,6 @@ class MarkedTree(Tree):
             self.prove()
             raise
 
-    @contextmanager
-    def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
-        # What the caller does with it counts too: most of all that there is no such name in this directory.
-        try:
-            with super()._parent(relative) as found:
-                yield found
-        except FileNotFoundError:
-            self.prove()
-            raise
+    def _nothing_there(self) -> None:
+        # What is done in an open directory counts too: most of all that there is no such name in it.
+        self.prove()
