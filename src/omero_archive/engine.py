@@ -279,7 +279,8 @@ class Engine:
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, number: int) -> None:
             job = Job(step=step, service=ServiceName(service) if service else None, number=number)
-            ids = {"worker": self.mover.worker_id, "step": step, "service": job.service}
+            mover = self.mover
+            ids = {"host_label": mover.label, "worker": mover.worker_id, "step": step, "service": job.service}
             with bound_contextvars(**ids), self.told(job) as ended:
                 ended(self._run(job))
 

@@ -45,7 +45,10 @@ def away(*roots: Path) -> Iterator[None]:
     finally:
         for path, elsewhere in reversed(gone):
             for made in (path / "locks", path) if path.name == ".omero-archive" else ():
-                made.unlink() if made.is_file() else made.exists() and made.rmdir()
+                if made.is_file():
+                    made.unlink()
+                elif made.exists():
+                    made.rmdir()
             elsewhere.rename(path)
 
 
