@@ -339,6 +339,24 @@ class BytesReader:
             yield memoryview(self._content)
 
 
+def give_way(*, nice: int, idle_io: bool) -> str | None:
+    """Have this process give way to others, for good: CPU priority, and disks only when they are idle.
+
+    For the beginning, before there are threads. What of it the system refuses is no reason not to work: in words.
+    """
+    refused = []
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError as error:
+        refused.append(f"work.nice: {error.strerror}")
+    if idle_io:
+        try:
+            disk.use_disks_when_idle()
+        except OSError as error:
+            refused.append(f"work.idle_io: {error.strerror}")
+    return "; ".join(refused) or None
+
+
 def write_temporary(reader: Reader, tree: Tree, relative: str) -> int:
     """Store a reader's bytes under the temporary name of `relative`, with its attributes; the bytes written.
 
