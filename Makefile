@@ -8,7 +8,7 @@ SECONDS ?= 600
 FLIPS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format bench crash-matrix torture flips reference clean
+.PHONY: help setup demo test lint check format bench bench-scale crash-matrix torture flips reference clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -43,6 +43,9 @@ flips: $(VENV)/dev.stamp ## evict and recall FLIPS=300 times under programs that
 
 bench: $(VENV)/dev.stamp ## measure against rsync, rclone and cp; writes build/bench.json
 	$(BIN)/python -m bench $(ARGS)
+
+bench-scale: $(VENV)/dev.stamp ## measure 10^3 to 10^6 originals; writes docs/explanation/at-scale*; ARGS="--sizes 1000,10000"
+	$(BIN)/python -m bench.scale $(ARGS)
 
 crash-matrix: $(VENV)/dev.stamp ## stop and fail everywhere; writes docs/reference/crash-matrix.md; ARGS="--minutes 15"
 	$(BIN)/python tests/crash/crash_page.py $(ARGS)

@@ -76,7 +76,7 @@ def build(directory: Path, files: int, *, has_files: bool = True) -> ScaleSite:
     some = list(units(files))
     layout = Layout(directory)
     (layout.repository / ".omero").mkdir(parents=True)
-    (layout.near / ".omero-archive").mkdir(parents=True)  # as the first release makes it
+    (layout.near / ".omero-archive" / "incoming").mkdir(parents=True)  # as the first release makes it
     layout.archive.mkdir()
     with server(directory, durable=False) as postgres:
         _fill(directory, postgres, some, has_files=has_files)
@@ -111,6 +111,7 @@ def _fill(directory: Path, postgres: EmbeddedPostgres, some: Sequence[Unit], *, 
         with site.catalogue.begin() as written:
             count_anew(written)  # triggers were left out
             seal_new(written)
+        initialise(site)  # marks the repository, now that OMERO's files are in it
     for name in ("omero", CATALOGUE):
         with psycopg.connect(postgres.dsn(name), autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")  # as autovacuum leaves a database that is not a minute old

@@ -78,7 +78,7 @@ def _render(output: Output, found: list[Found]) -> None:
             output.say(f"{one.candidate.name}: and {len(one.obstacles) - SHOWN} more such files")
     free = [one for one in found if not one.obstacles and one.state is None]
     frees = sum(one.candidate.size_bytes for one in free)
-    kinds = Counter("in the catalogue" if one.state else "obstacles" for one in found if one not in free)
+    kinds = Counter("in the catalogue" if one.state else "obstacles" for one in found if one.state or one.obstacles)
     others = "".join(f"; {count} with {kind}" for kind, count in kinds.items())
     output.say(f"{len(free)} of {len(found)} could be archived and would free {human_size(frees)}{others}.")
     output.document({"command": "find", "found": [_plain(one) for one in found], "would_free_bytes": frees})

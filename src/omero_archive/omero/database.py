@@ -39,6 +39,7 @@ class OmeroDatabase:
 
     def __init__(self, dsn: str, *, filename_encoding: str = "utf-8") -> None:
         self._dsn = dsn
+        self._repository: RepositoryRow | None = None
         self.filename_encoding = filename_encoding
 
     @contextmanager
@@ -76,8 +77,14 @@ class OmeroDatabase:
         """The managed repository; `BrokenInvariant` where there is none or more than one.
 
         OMERO finds it the same way: the row of mimetype `Repository` whose hash is the repository's uuid.
-        Other repositories (a script repository) have no files of filesets in them.
+        Other repositories (a script repository) have no files of filesets in them. It is asked once: there is no
+        index by which PostgreSQL finds it among 10^6 files, and the row stays what it is.
         """
+        if self._repository is None:
+            self._repository = self._find_repository()
+        return self._repository
+
+    def _find_repository(self) -> RepositoryRow:
         query = """
             SELECT o.hash, o.path || o.name,
                    EXISTS (SELECT FROM filesetentry AS e JOIN originalfile AS f ON f.id = e.originalfile

@@ -43,19 +43,20 @@ class Candidate:
 
 _NO_BYTES = "('Directory', 'Repository', 'application/omero-log-file')"
 
-# First whatever passes the conditions that need no sums, then the sums over those only. The sums are one
-# grouping over all parts, not joins of sums: PostgreSQL takes `chosen` for one row and would loop over its square.
+# First whatever passes the conditions that need no sums, then the sums over those only. What PostgreSQL knows of its
+# tables it forgets at a UNION, and then takes thousands of filesets for a few and looks each file up by itself; so all
+# that is known of a fileset or image is joined before that, the sums are one grouping, and names come in at the end.
+_CONDITIONS = """
+    (%(owner)s::text IS NULL OR x.omename = %(owner)s)
+    AND (%(group)s::text IS NULL OR g.name = %(group)s)
+    AND (%(imported_before)s::timestamptz IS NULL OR e.time < %(imported_before)s::timestamptz)
+"""
+_UNDER = "(%(under)s::boolean IS NULL OR i.id = ANY(%(under_images)s::bigint[]))"
+_PEOPLE = "JOIN experimenter AS x ON x.id = m.owner_id JOIN experimentergroup AS g ON g.id = m.group_id"
+_BARE = """CASE WHEN EXISTS (
+    SELECT FROM pixels AS p JOIN thumbnail AS t ON t.pixels = p.id WHERE p.image = i.id) THEN 0 ELSE 1 END"""
 _QUERY = f"""
-WITH wanted AS (
-    SELECT i.id, i.fileset, coalesce(i.fileset, i.id) AS of_id, i.fileset IS NULL AS is_image, i.acquisitiondate
-    FROM image AS i WHERE (%(under)s::boolean IS NULL OR i.id IN (SELECT unnest(%(under_images)s::bigint[])))
-), member AS (
-    SELECT false AS is_image, f.id, f.owner_id, f.group_id, f.creation_id FROM fileset AS f
-    WHERE f.id IN (SELECT of_id FROM wanted WHERE NOT is_image)
-    UNION ALL
-    SELECT true, i.id, i.owner_id, i.group_id, i.creation_id FROM image AS i
-    WHERE i.fileset IS NULL AND i.id IN (SELECT of_id FROM wanted WHERE is_image)
-), tagged AS (
+WITH tagged AS (
     SELECT a.id FROM annotation AS a
     WHERE a.discriminator = '/basic/text/tag/' AND a.textvalue = %(tag)s
 ), tagged_image AS (
@@ -70,44 +71,48 @@ WITH wanted AS (
     SELECT DISTINCT i.fileset IS NULL AS is_image, coalesce(i.fileset, i.id) AS id
     FROM image AS i WHERE i.id IN (SELECT id FROM tagged_image)
 ), chosen AS MATERIALIZED (
-    SELECT m.is_image, m.id, x.omename, g.name AS group_name, e.time
-    FROM member AS m JOIN experimenter AS x ON x.id = m.owner_id
-    JOIN experimentergroup AS g ON g.id = m.group_id JOIN event AS e ON e.id = m.creation_id
-    WHERE (%(owner)s::text IS NULL OR x.omename = %(owner)s)
-      AND (%(group)s::text IS NULL OR g.name = %(group)s)
-      AND (%(imported_before)s::timestamptz IS NULL OR e.time < %(imported_before)s::timestamptz)
-      AND (%(tag)s::text IS NULL OR (m.is_image, m.id) IN (SELECT is_image, id FROM tagged_member))
+    SELECT false AS is_image, m.id, x.omename, g.name AS group_name, e.time
+    FROM fileset AS m {_PEOPLE} JOIN event AS e ON e.id = m.creation_id
+    WHERE {_CONDITIONS} AND EXISTS (SELECT FROM image AS i WHERE i.fileset = m.id AND {_UNDER})
+      AND (%(tag)s::text IS NULL OR m.id IN (SELECT id FROM tagged_member WHERE NOT is_image))
+    UNION ALL
+    SELECT true, m.id, x.omename, g.name, e.time
+    FROM image AS m {_PEOPLE} JOIN event AS e ON e.id = m.creation_id
+    WHERE m.fileset IS NULL AND {_CONDITIONS} AND {_UNDER.replace("i.id", "m.id")}
+      AND (%(tag)s::text IS NULL OR m.id IN (SELECT id FROM tagged_member WHERE is_image))
 ), held AS (
-    SELECT c.*, e.originalfile AS file FROM chosen AS c
+    SELECT c.is_image, c.id, e.originalfile AS file FROM chosen AS c
     JOIN filesetentry AS e ON e.fileset = c.id WHERE NOT c.is_image
     UNION
-    SELECT c.*, m.parent FROM chosen AS c JOIN pixels AS p ON p.image = c.id
+    SELECT c.is_image, c.id, m.parent FROM chosen AS c JOIN pixels AS p ON p.image = c.id
     JOIN pixelsoriginalfilemap AS m ON m.child = p.id WHERE c.is_image
 ), part AS (
-    SELECT h.is_image, h.id, h.omename, h.group_name, h.time,
-           coalesce(o.size, 0) AS size, 1 AS files, 0 AS images, NULL::timestamp AS acquired, 0 AS bare
+    SELECT h.is_image, h.id, coalesce(o.size, 0) AS size, 1 AS files, 0 AS images, NULL::timestamp AS acquired,
+           0 AS bare
     FROM held AS h JOIN originalfile AS o ON o.id = h.file
     WHERE coalesce(o.mimetype, '') NOT IN {_NO_BYTES}
     UNION ALL
-    SELECT c.*, (p.sizex::bigint * p.sizey * p.sizez * p.sizec * p.sizet * t.bitsize + 7) / 8, 1, 0, NULL, 0
+    SELECT c.is_image, c.id,
+           (p.sizex::bigint * p.sizey * p.sizez * p.sizec * p.sizet * t.bitsize + 7) / 8, 1, 0, NULL, 0
     FROM chosen AS c JOIN pixels AS p ON p.image = c.id JOIN pixelstype AS t ON t.id = p.pixelstype
     WHERE c.is_image
     UNION ALL
-    SELECT c.*, 0, 0, 1, i.acquisitiondate, CASE WHEN EXISTS (
-        SELECT FROM pixels AS p JOIN thumbnail AS t ON t.pixels = p.id WHERE p.image = i.id) THEN 0 ELSE 1 END
+    SELECT c.is_image, c.id, 0, 0, 1, i.acquisitiondate, {_BARE}
     FROM chosen AS c JOIN image AS i ON i.fileset = c.id WHERE NOT c.is_image
     UNION ALL
-    SELECT c.*, 0, 0, 1, i.acquisitiondate, CASE WHEN EXISTS (
-        SELECT FROM pixels AS p JOIN thumbnail AS t ON t.pixels = p.id WHERE p.image = i.id) THEN 0 ELSE 1 END
+    SELECT c.is_image, c.id, 0, 0, 1, i.acquisitiondate, {_BARE}
     FROM chosen AS c JOIN image AS i ON i.id = c.id WHERE c.is_image
+), summed AS (
+    SELECT is_image, id, sum(size)::bigint AS size, sum(files) AS files, sum(images) AS images, sum(bare) AS bare
+    FROM part GROUP BY is_image, id
+    HAVING sum(files) > 0 AND sum(images) > 0
+       AND (%(larger_than)s::bigint IS NULL OR sum(size) > %(larger_than)s)
+       AND (%(acquired_before)s::timestamptz IS NULL OR max(acquired) < %(acquired_before)s::timestamptz)
 )
-SELECT is_image, id, sum(size)::bigint, sum(files), sum(images), omename, group_name,
-       CASE WHEN time BETWEEN '0001-01-02' AND '9999-12-30' THEN time::timestamptz END, sum(bare)
-FROM part GROUP BY is_image, id, omename, group_name, time
-HAVING sum(files) > 0 AND sum(images) > 0
-   AND (%(larger_than)s::bigint IS NULL OR sum(size) > %(larger_than)s)
-   AND (%(acquired_before)s::timestamptz IS NULL OR max(acquired) < %(acquired_before)s::timestamptz)
-ORDER BY 3 DESC, is_image, id LIMIT %(top)s
+SELECT s.is_image, s.id, s.size, s.files, s.images, c.omename, c.group_name,
+       CASE WHEN c.time BETWEEN '0001-01-02' AND '9999-12-30' THEN c.time::timestamptz END, s.bare
+FROM summed AS s JOIN chosen AS c ON c.is_image = s.is_image AND c.id = s.id
+ORDER BY s.size DESC, s.is_image, s.id LIMIT %(top)s
 """  # noqa: S608 - constants of this module
 
 
@@ -118,6 +123,8 @@ def candidates(database: OmeroDatabase, wanted: Filter) -> Iterator[Candidate]:
         with conn.transaction(), conn.cursor(name="candidates") as cursor:
             # All rows are read, and sorted: PostgreSQL must not plan for the first tenth of them.
             conn.execute("SET LOCAL cursor_tuple_fraction = 1")
+            # 10^6 files are joined and summed: in memory that takes a third of the time that it takes on disk.
+            conn.execute("SET LOCAL work_mem = '128MB'")
             cursor.execute(_QUERY, values)
             for r in cursor:
                 member = Member(r[0], r[1])
