@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from omero_archive.errors import ArchiveError, UnsafePath
-from omero_archive.files import Tree
-from omero_archive.looking import look_at_all, seen_in
+from omero_archive.files import Tree, temporary_of
+from omero_archive.looking import Beside, look_at_all, seen_in
 from omero_archive.model import Key
 from omero_archive.omero.repository import ManagedKeys, managed_key
 
@@ -56,6 +56,16 @@ def test_a_name_that_no_file_can_have_does_not_hide_the_others(root: Path, name:
 def test_a_directory_that_is_a_file_is_an_error_and_not_an_absence(root: Path) -> None:
     with Tree(root) as tree, pytest.raises(OSError, match="Not a directory"):
         list(look_at_all(tree, ["top.ome/a", "top.ome/b"]))
+
+
+def test_a_temporary_name_is_found_beside_its_file_and_only_there(root: Path) -> None:
+    (root / temporary_of("W1/field 1.tif")).symlink_to("/new")
+    beside = Beside()
+    with Tree(root) as tree:
+        left = {path: beside.temporary(tree, path) for path in ("W1/field 1.tif", "W1/field 4.tif", "W2/field 1.tif")}
+        assert left == {path: tree.look(temporary_of(path)) for path in left}
+        assert left["W1/field 1.tif"] is not None
+        assert beside.temporary(tree, "nowhere/x") is None
 
 
 PLACES = ["/", "alice_2/2026-11/", "alice_2//2026-11/", "älice/Ω/", "//", "", "/absolute/", "a/../b/", "a/\0/"]
