@@ -85,7 +85,7 @@ class Fleet:
         """A worker in the middle of its work, when something was copied already."""
         wait_until(lambda: self.states()["WRITTEN"] + self.states()["VERIFIED"] > 0, "nothing is copied", self)
         self.mark("before")
-        wait_until(lambda: self.states()["PENDING"] and bool(self.open_attempts()), "nobody is at work", self)
+        wait_until(lambda: self.states()["PENDING"] > 0 and bool(self.open_attempts()), "nobody is at work", self)
         return next(iter(self.open_attempts()))
 
     def wait_for_the_end(self) -> None:
