@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 from omero_archive.errors import ArchiveError
-from omero_archive.files import Entry, Tree
+from omero_archive.files import Entry, Tree, temporary_of
 
 _AT_ONCE = 1000  # so many entries are in memory, however many files a directory has
 
@@ -43,3 +43,20 @@ def seen_in(tree: Tree, directory: str, names: Sequence[str]) -> dict[str, Entry
 def above(path: str) -> str:
     """The directory of a path, empty for the root."""
     return path.rpartition("/")[0]
+
+
+class Beside:
+    """Finds temporary names beside files: the names of a directory are read once, and the last one's are kept."""
+
+    def __init__(self) -> None:
+        self._directory: tuple[Tree, str] | None = None
+        self._names: frozenset[str] = frozenset()
+
+    def temporary(self, tree: Tree, path: str) -> Entry | None:
+        """What lies under the temporary name of a path, None if nothing does. Raises what `Tree.look` raises."""
+        temporary = temporary_of(path)
+        directory, _, name = temporary.rpartition("/")
+        if self._directory != (tree, directory):
+            self._names = frozenset(tree.names_in(directory))
+            self._directory = tree, directory
+        return tree.look(temporary) if name in self._names else None

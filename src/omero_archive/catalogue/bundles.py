@@ -223,6 +223,12 @@ def files(connection: sa.Connection, bundle_id: int) -> tuple[FileRecord, ...]:
     return tuple(file_record(row) for some in rows.partitions(1000) for row in some)
 
 
+def each_file(connection: sa.Connection, bundle_id: int) -> Iterator[FileRecord]:
+    """The files of a bundle, by number, read as they are asked for: memory does not grow with them."""
+    query = sa.select(file).where(file.c.bundle_id == bundle_id).order_by(file.c.id)
+    return map(file_record, connection.execute(query.execution_options(yield_per=1000)))
+
+
 def images(connection: sa.Connection, bundle_id: int) -> tuple[ImageRecord, ...]:
     """The images of a bundle, by OMERO's number."""
     rows = connection.execute(sa.select(image).where(image.c.bundle_id == bundle_id).order_by(image.c.id))

@@ -376,7 +376,7 @@ def of_bundle(connection: sa.Connection, bundle_id: int, *, service: ServiceName
     query = _with_file().where(copy.c.bundle_id == bundle_id).order_by(copy.c.id)
     if service is not None:
         query = query.where(copy.c.service == service)
-    return [_copy_record(row) for row in connection.execute(query)]
+    return [_copy_record(row) for some in connection.execute(query).partitions(1000) for row in some]
 
 
 def by_ids(connection: sa.Connection, ids: Sequence[int], *, states: Sequence[CopyState]) -> list[CopyRecord]:
@@ -387,16 +387,12 @@ def by_ids(connection: sa.Connection, ids: Sequence[int], *, states: Sequence[Co
 
 def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEvidence]]:
     """For each file of a bundle, what is known of its copies."""
-    rows = connection.execute(sa.select(copy).where(copy.c.bundle_id == bundle_id))
+    columns = (copy.c.file_id, copy.c.service, copy.c.state, copy.c.sha256, copy.c.confirmed_at)
+    rows = connection.execute(sa.select(*columns).where(copy.c.bundle_id == bundle_id))
     known: dict[int, list[CopyEvidence]] = {}
-    for row in rows:
-        known.setdefault(row.file_id, []).append(
-            CopyEvidence(
-                service=ServiceName(row.service),
-                state=CopyState(row.state),
-                sha256=row.sha256,
-                confirmed_at=row.confirmed_at,
-            )
+    for file_id, service, state, sha256, confirmed_at in (row for some in rows.partitions(1000) for row in some):
+        known.setdefault(file_id, []).append(
+            CopyEvidence(service=ServiceName(service), state=CopyState(state), sha256=sha256, confirmed_at=confirmed_at)
         )
     return known
 

@@ -5,6 +5,7 @@
 verified. Their content depends on the bundle alone, so that writing them again after a crash is writing the same.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -37,15 +38,26 @@ def manifest(site: Site, bundle_id: int, service: ServiceName) -> str:
 
 def expected(site: Site, bundle_id: int) -> tuple[BundleRecord, dict[str, bytes], FileAttributes]:
     """A bundle with what its manifest and its description hold, by name, and the attributes of both."""
+    lines, description = io.BytesIO(), io.BytesIO()
+    newest: FileAttributes | None = None
     with site.catalogue.begin() as connection:
         bundle = bundles.by_id(connection, bundle_id)
-        files = bundles.files(connection, bundle_id)
-        images = bundles.images(connection, bundle_id)
-    content = {
-        MANIFEST: b"".join(manifest_line(file.key, file.source.fixity.sha256) for file in files),
-        DESCRIPTION: describe(bundle, files, images),
-    }
-    return bundle, content, _attributes(files)
+        facts = _facts(bundle, bundles.images(connection, bundle_id))
+        description.write(b"{\n" + b"".join(_fact(key, facts[key]) + b",\n" for key in sorted(facts) if key < "files"))
+        opening = b' "files": [\n  '
+        for file in bundles.each_file(connection, bundle_id):  # a plate has 10^5: they are never all in memory
+            lines.write(manifest_line(file.key, file.source.fixity.sha256))
+            description.write(opening + json.dumps(_describe_file(file), sort_keys=True).encode())
+            opening = b",\n  "
+            if newest is None or file.source.attributes.mtime_ns > newest.mtime_ns:
+                newest = file.source.attributes
+    if newest is None:
+        raise BrokenInvariant(f"{bundle.name} has no files in the catalogue; a person must look.")
+    description.write(b"\n ]" + b"".join(b",\n" + _fact(key, facts[key]) for key in sorted(facts) if key > "files"))
+    description.write(b"\n}\n")
+    # Those of the newest file, so that writing the manifest again gives the same file.
+    attributes = FileAttributes(mtime_ns=newest.mtime_ns, mode=0o644, uid=newest.uid, gid=newest.gid)
+    return bundle, {MANIFEST: lines.getvalue(), DESCRIPTION: description.getvalue()}, attributes
 
 
 def manifest_line(key: str, sha256: str) -> bytes:
@@ -56,9 +68,9 @@ def manifest_line(key: str, sha256: str) -> bytes:
     return mark + sha256.encode() + b"  " + escaped + b"\n"
 
 
-def describe(bundle: BundleRecord, files: Sequence[FileRecord], images: Sequence[ImageRecord]) -> bytes:
-    """What the files are, as JSON. File names that are not UTF-8 hold lone surrogates, as Python writes them."""
-    description: dict[str, object] = {
+def _facts(bundle: BundleRecord, images: Sequence[ImageRecord]) -> dict[str, object]:
+    """What is said of the whole bundle. File names that are not UTF-8 hold lone surrogates, as Python writes them."""
+    return {
         "format": FORMAT,
         "bundle": bundle.name,
         "home": bundle.home,
@@ -68,21 +80,15 @@ def describe(bundle: BundleRecord, files: Sequence[FileRecord], images: Sequence
         "containers": list(bundle.containers),
         "imported": None if bundle.imported_at is None else bundle.imported_at.isoformat(),
         "images": [_describe_image(image) for image in images],
-        "files": [_describe_file(file) for file in files],
     }
-    return _by_line(description).encode()
 
 
-def _by_line(description: Mapping[str, object]) -> str:
+def _fact(key: str, value: object) -> bytes:
     """JSON with a line for each key, each image and each file: for people, for `grep`, and quick for 10^5 files."""
-    lines = []
-    for key, value in sorted(description.items()):
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            items = ",\n  ".join(json.dumps(item, sort_keys=True) for item in value)
-            lines.append(f" {json.dumps(key)}: [\n  {items}\n ]")
-        else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value, sort_keys=True)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        items = ",\n  ".join(json.dumps(item, sort_keys=True) for item in value)
+        return f" {json.dumps(key)}: [\n  {items}\n ]".encode()
+    return f" {json.dumps(key)}: {json.dumps(value, sort_keys=True)}".encode()
 
 
 def _describe_image(image: ImageRecord) -> dict[str, object]:
@@ -147,9 +153,3 @@ def _compare_reported(service: Service, key: Key, text: bytes, said: ObjectStatu
     if not compared:
         service.stage([key])
         raise ObjectOffline(f"{key} is {said.staged}; it is read back when its bytes are there.")
-
-
-def _attributes(files: Sequence[FileRecord]) -> FileAttributes:
-    """Those of the newest file, so that writing the manifest again gives the same file."""
-    newest = max((file.source.attributes for file in files), key=lambda attributes: attributes.mtime_ns)
-    return FileAttributes(mtime_ns=newest.mtime_ns, mode=0o644, uid=newest.uid, gid=newest.gid)

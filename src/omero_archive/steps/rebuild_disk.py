@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from omero_archive.files import Entry, EntryKind, same_time, temporary_of
+from omero_archive.files import Entry, EntryKind, same_time
+from omero_archive.looking import Beside, look_at_all
 from omero_archive.model import FileIdentity, Key
 from omero_archive.near import Place
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.manifest_reading import ManifestFile
+from omero_archive.steps.originals import entries
 from omero_archive.steps.release import INTENT as RELEASE
 from omero_archive.steps.site import Site
 from omero_archive.steps.unarchive import INTENT as UNARCHIVE
@@ -68,24 +70,22 @@ class Verdict:
 def look(site: Site, place: Place, files: Sequence[ManifestFile]) -> Seen:
     """Look at the paths of all files, here and near. Opens nothing. Raises `UnsafePath`, `OriginalUnfit`, `OSError`."""
     seen = Seen(is_prepared=site.near.is_prepared(place), is_taken_out=site.near.is_taken_out(place))
-    near = 0
-    for file in files:
-        key = Key(file.key)
-        tree, relative = site.original(key)
-        found = tree.look(relative)
+    near, beside = 0, Beside()
+    keys = [Key(file.key) for file in files]
+    paths = look_at_all(site.near.tree, (site.near.path_of(place, key) for key in keys))
+    for file, (key, found), (_, there) in zip(files, entries(site, keys), paths, strict=True):
         what = _at(site, file, found)
         seen.paths[what] += 1
         seen.examples.setdefault(what, key)
         if found is not None and what is At.ORIGINAL:
             seen.identities[key] = found.identity
-            beside = tree.look(temporary_of(relative))
-            seen.is_going = seen.is_going or (beside is not None and beside.kind is EntryKind.LINK)
+            left = beside.temporary(*site.original(key))
+            seen.is_going = seen.is_going or (left is not None and left.kind is EntryKind.LINK)
         elif found is not None and what is At.LINK:
             at = datetime.fromtimestamp(found.identity.mtime_ns / 1e9, UTC)
             seen.linked_at = at if seen.linked_at is None else max(seen.linked_at, at)
-            beside = tree.look(temporary_of(relative))
-            seen.is_going_back = seen.is_going_back or (beside is not None and beside.kind is EntryKind.FILE)
-        there = site.near.tree.look(site.near.path_of(place, key))
+            left = beside.temporary(*site.original(key))
+            seen.is_going_back = seen.is_going_back or (left is not None and left.kind is EntryKind.FILE)
         near += there is not None and there.kind is EntryKind.FILE
     if near or site.near.is_in(place):
         seen.near = Near.ALL if near == len(files) else Near.SOME

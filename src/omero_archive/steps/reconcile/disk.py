@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from omero_archive.catalogue.bundles import FileRecord
 from omero_archive.errors import ArchiveError
 from omero_archive.files import Entry, EntryKind, Reading, Tree, same_time, temporary_of
+from omero_archive.looking import Beside
 from omero_archive.model import Key, printable
 from omero_archive.omero.repository import MANAGED
 from omero_archive.states import Decision, Residency
@@ -51,7 +52,7 @@ def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
     """What lies otherwise at a bundle's paths. With `is_read` files in links' places are read and hashed."""
     missing_directories: set[str] = set()
     keys = view.keys_in_omero()
-    beside = _Beside()
+    beside = Beside()
     seen = looked_at(site, (file.key for file in view.files))
     for file, (_, found) in zip(view.files, seen, strict=True):
         # None: OMERO could not be asked; False: its row is gone or has another path, which is a difference of its own.
@@ -68,27 +69,11 @@ def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
                 is_read=is_read,
                 missing_directories=missing_directories,
             )
-            if (left := beside.temporary(site, file)) is not None:
+            if (left := beside.temporary(*site.original(file.key))) is not None:
                 yield from _left(site, view, file, found, left)
         except (ArchiveError, OSError) as error:
             yield NotLooked(place="OMERO's disk", name=printable(file.key), reason=str(error))
             return
-
-
-class _Beside:
-    """Finds temporary names beside originals: the names of each directory are read once, the last one's kept."""
-
-    def __init__(self) -> None:
-        self._directory: tuple[Tree, str] | None = None
-        self._names: frozenset[str] = frozenset()
-
-    def temporary(self, site: Site, file: FileRecord) -> Entry | None:
-        """What lies under the temporary name of an original, None if nothing does."""
-        tree, relative = site.original(file.key)
-        directory, _, name = temporary_of(relative).rpartition("/")
-        if self._directory != (tree, directory):
-            self._names, self._directory = frozenset(tree.names_in(directory)), (tree, directory)
-        return tree.look(temporary_of(relative)) if name in self._names else None
 
 
 def _left(site: Site, view: View, file: FileRecord, found: Entry | None, left: Entry) -> Iterator[Difference]:
