@@ -56,3 +56,4 @@ READS = (
 close = os.close  # of what was only read
 posix_fadvise = os.posix_fadvise
 fcntl = _fcntl.fcntl
+use_disks_when_idle = linux.use_disks_when_idle

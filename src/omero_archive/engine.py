@@ -118,7 +118,7 @@ class Engine:
         self.result = Result()
         self.streams = streams or site.settings.work.streams
         self.mover = Mover(site, label=label)
-        self._may_serve = may_serve or site.sight.may_serve
+        self._may_serve = may_serve or site.sight.may_try
         self.mover.told = lambda streams: share_rates(site.services, streams, mine=self.mover.own_streams())
         self.is_stopped = False
         self._counting = threading.Lock()  # a worker does several jobs at once
@@ -182,7 +182,7 @@ class Engine:
         wanted = [job for job in jobs if job.queue in steps and not self._is_stopped(job.step)]
         served = [job for job in wanted if self._may_serve(job.queue, job.service)]
         left = {(job.queue, job.service) for job in wanted} - {(job.queue, job.service) for job in served}
-        self.result.unseen = tuple(sorted({self._site.sight.reason(step, service) for step, service in left}))
+        self.result.unseen = tuple(sorted({self._site.sight.reason(*each) for each in left} - {""}))
         return served
 
     def lines(self, steps: Sequence[str]) -> list[str]:
@@ -279,7 +279,8 @@ class Engine:
     def _task(self, step: str) -> Callable[..., None]:
         def run(service: str, number: int) -> None:
             job = Job(step=step, service=ServiceName(service) if service else None, number=number)
-            ids = {"worker": self.mover.worker_id, "step": step, "service": job.service}
+            mover = self.mover
+            ids = {"host_label": mover.label, "worker": mover.worker_id, "step": step, "service": job.service}
             with bound_contextvars(**ids), self.told(job) as ended:
                 ended(self._run(job))
 

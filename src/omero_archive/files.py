@@ -625,8 +625,8 @@ def make_lock_file(tree: Tree, relative: str) -> None:
 
 
 def has_locks(tree: Tree, relative: str) -> bool:
-    """Whether the file system of the lock file at `relative` has locks at all."""
-    fd = _open_lock_file(tree, relative)
+    """Whether the file system of the lock file at `relative` has locks at all. Raises `OSError` if it is not there."""
+    fd = tree._open(relative, os.O_RDWR | os.O_NOFOLLOW)
     try:
         return _lock_byte(fd, 1 << 56) is not None  # beyond all names'
     finally:

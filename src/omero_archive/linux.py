@@ -1,4 +1,7 @@
-"""Linux system calls that Python does not have, or not so: openat2, syncfs, renameat2, leases. For `disk.py` only."""
+"""Linux system calls that Python does not have, or not so: openat2, syncfs, renameat2, leases, ioprio_set.
+
+For `disk.py` only.
+"""
 
 import contextlib
 import ctypes
@@ -6,6 +9,7 @@ import errno
 import fcntl
 import functools
 import os
+import platform
 import signal
 import stat
 from pathlib import Path
@@ -14,6 +18,9 @@ from omero_archive.errors import ArchiveError, UnsafePath
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYS_OPENAT2 = 437  # the same on every architecture
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "ppc64le": 273, "s390x": 282, "riscv64": 30}  # asm/unistd.h
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_CLASS_IDLE = 3
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RENAME_NOREPLACE = 1
@@ -155,6 +162,28 @@ def is_open_elsewhere(fd: int) -> bool | None:
             return None
         case code:
             raise OSError(code, os.strerror(code))
+
+
+def use_disks_when_idle() -> None:
+    """Let what this process reads and writes wait until nobody else wants the disk (ioprio_set(2), the idle class).
+
+    Threads that are begun later, and child processes, are idle too; it is for the beginning of a process. Schedulers
+    that know no classes (none, kyber) take no notice. Raises `OSError`.
+    """
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            _ioprio_idle(number, int(thread))
+        except ProcessLookupError:
+            continue  # it ended meanwhile
+
+
+def _ioprio_idle(number: int, thread: int) -> None:
+    if _LIBC.syscall(ctypes.c_long(number), _IOPRIO_WHO_PROCESS, thread, _IOPRIO_CLASS_IDLE << 13) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 class _StatFs(ctypes.Structure):

@@ -23,6 +23,12 @@ class MarkedTree(Tree):
     def __init__(self, root: Path, proof: Proof) -> None:
         super().__init__(root)
         self._proof = proof
+        self._unproved = Tree.__new__(Tree)  # the same directory, for looks that are proved here
+        self._unproved.root, self._unproved._root_fd = self.root, self._root_fd
+
+    def close(self) -> None:
+        self._unproved._root_fd = -1
+        super().close()
 
     def prove(self) -> None:
         """Raise what `proof` raises unless this is the directory that was meant."""
@@ -49,15 +55,16 @@ class MarkedTree(Tree):
     # ---- answers that may be "not there"
 
     def look(self, relative: str) -> Entry | None:
-        found = super().look(relative)
-        if found is None:
-            self.prove()
-        return found
+        return self._proved(lambda: self._unproved.look(relative))
 
     def look_through(self, relative: str) -> Entry | None:
-        found = super().look_through(relative)
+        return self._proved(lambda: self._unproved.look_through(relative))
+
+    def _proved(self, look: Callable[[], Entry | None]) -> Entry | None:
+        found = look()
         if found is None:
             self.prove()
+            found = look()  # it may have been mounted between our look and the proof
         return found
 
     def names_in(self, relative: str) -> list[str]:

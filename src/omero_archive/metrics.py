@@ -22,7 +22,8 @@ from prometheus_client.registry import Collector
 from omero_archive import __version__
 from omero_archive.catalogue import queue as recall_queue
 from omero_archive.catalogue.database import Catalogue
-from omero_archive.catalogue.throughput import STEPS, Throughput, throughput
+from omero_archive.catalogue.depths import STEPS
+from omero_archive.catalogue.throughput import Throughput, throughput
 from omero_archive.engine import Engine
 from omero_archive.errors import AddressInUse, ArchiveError, SettingsError
 from omero_archive.planning import Job

@@ -67,17 +67,23 @@ class Mount:
     """Objects as files below `root`. The verbs keep the guarantees of `Service`, as far as they concern bytes.
 
     `unreadable` is asked before any byte that lies there is read: by `open`, and by `put` over what is there. Where
-    reading would bring bytes back from tape it must name those that are offline.
+    reading would bring bytes back from tape it must name those that are offline. `lanes` are its own to close.
     """
 
     def __init__(
-        self, name: ServiceName, root: Path, *, clock: Clock, unreadable: Unreadable = _nothing_unreadable
+        self,
+        name: ServiceName,
+        root: Path,
+        *,
+        clock: Clock,
+        unreadable: Unreadable = _nothing_unreadable,
+        lanes: Lanes | None = None,
     ) -> None:
         self.root = root
         self._name = name
         self._clock = clock
         self._unreadable = unreadable
-        self._lanes = Lanes()
+        self._lanes = Lanes() if lanes is None else lanes
 
     def initialise(self) -> None:
         """Make the marker. Raises `SettingsError` where there is no directory: a mount makes it, not we."""

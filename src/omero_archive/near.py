@@ -27,6 +27,7 @@ from omero_archive.files import (
     remove_empty_directories,
     remove_links,
 )
+from omero_archive.looking import look_at_all
 from omero_archive.model import BundleName, FileAttributes, Key, printable
 from omero_archive.states import Permit
 
@@ -323,12 +324,12 @@ class Near:
         return directory + key[len(place.home) :]
 
     def _are_twins(self, place: Place, directory: str, originals: Mapping[Key, tuple[Tree, str]]) -> bool:
-        for key in place.keys:
-            near = self.tree.look(self._inside(place, directory, key))
-            tree, relative = originals[key]
-            original = tree.look(relative)
+        paths = (self._inside(place, directory, key) for key in place.keys)
+        for key, (_, near) in zip(place.keys, look_at_all(self.tree, paths), strict=True):
             if near is None:
                 continue  # gone before an interruption, or not there yet
+            tree, relative = originals[key]
+            original = tree.look(relative)
             if original is None or near.identity.inode != original.identity.inode:
                 return False
             if near.identity.device != original.identity.device:
@@ -337,7 +338,9 @@ class Near:
 
     def _missing(self, place: Place, directory: str) -> Key | None:
         """The first file that is not there, None if all are."""
-        return next((k for k in place.keys if self.tree.look(self._inside(place, directory, k)) is None), None)
+        paths = (self._inside(place, directory, key) for key in place.keys)
+        found = zip(place.keys, look_at_all(self.tree, paths), strict=True)
+        return next((key for key, (_, entry) in found if entry is None), None)
 
     def _make_ways(self, place: Place, visible: str) -> None:
         """The directories above a bundle's place; for one without a home, the links that lead into it."""

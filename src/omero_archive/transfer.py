@@ -75,9 +75,9 @@ class SourceRead:
 class Lanes:
     """The buffers and the hashing threads, shared by all transfers of one process. Safe for several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, files_at_once: int = FILES_AT_ONCE) -> None:
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="hash")
-        self._files = ThreadPoolExecutor(max_workers=FILES_AT_ONCE, thread_name_prefix="file")
+        self._files = ThreadPoolExecutor(max_workers=files_at_once, thread_name_prefix="file")
         self._one_large_file = threading.RLock()  # of one thread, which may have two transfers open
         self._local = threading.local()
 
@@ -119,16 +119,37 @@ class Lanes:
         # Ours until the end: a second transfer begun in this thread meanwhile gets buffers of its own.
         del self._local.buffers
         try:
-            if size_bytes is not None and size_bytes <= INLINE_BYTES:
-                # The common case of a plate: no turns, no other threads.
-                while digests.size_bytes < size_bytes and (count := read_into(buffers[0])):
-                    piece = buffers[0][:count]
-                    digests.update(piece)
-                    yield piece
+            if len(digests.members) == 1 or (size_bytes is not None and size_bytes <= INLINE_BYTES):
+                yield from self._inline(read_into, digests, buffers[0], size_bytes=size_bytes)
             else:
                 yield from self._by_turns(read_into, digests, buffers, size_bytes=size_bytes)
         finally:
             self._local.buffers = buffers
+
+    def _inline(
+        self,
+        read_into: Callable[[memoryview], int],
+        digests: FixityDigests,
+        buffer: memoryview,
+        *,
+        size_bytes: int | None,
+    ) -> Generator[memoryview, None, None]:
+        """As `hashed`, without other threads: a small file, or a digest that is quicker than handing pieces over.
+
+        A small file may give more than `size_bytes`, so that whoever counts sees that it grew. Of others the pieces
+        are smaller: they are hashed while they are in the processor's cache.
+        """
+        view = buffer[:INLINE_BYTES] if size_bytes is None else buffer
+        is_large = False
+        try:
+            while digests.size_bytes != size_bytes and (count := read_into(view)):
+                digests.update(view[:count])
+                yield view[:count]
+                if digests.size_bytes >= PIECE_BYTES and not is_large:
+                    is_large = self._one_large_file.acquire()
+        finally:
+            if is_large:
+                self._one_large_file.release()
 
     def _by_turns(
         self,
@@ -316,6 +337,24 @@ class BytesReader:
     def pieces(self) -> Generator[memoryview, None, None]:
         if self._content:
             yield memoryview(self._content)
+
+
+def give_way(*, nice: int, idle_io: bool) -> str | None:
+    """Have this process give way to others, for good: CPU priority, and disks only when they are idle.
+
+    For the beginning, before there are threads. What of it the system refuses is no reason not to work: in words.
+    """
+    refused = []
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError as error:
+        refused.append(f"work.nice: {error.strerror}")
+    if idle_io:
+        try:
+            disk.use_disks_when_idle()
+        except OSError as error:
+            refused.append(f"work.idle_io: {error.strerror}")
+    return "; ".join(refused) or None
 
 
 def write_temporary(reader: Reader, tree: Tree, relative: str) -> int:

@@ -142,7 +142,8 @@ class Worker:
 
     async def _plan_every_so_often(self) -> None:
         poll_s = max(0.2, self._engine.site.poll.total_seconds())
-        while True:
+        # `wait_for` may take a cancellation for the end of what it waits for, where both come at once (Python 3.11).
+        while not self._stop.is_set():
             self._plans.clear()
             took_s = await self._plan(recalls_alone=False)
             self._engine.close_breaker_after_a_while()

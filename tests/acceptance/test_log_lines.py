@@ -2,12 +2,13 @@
 
 import json
 
-from site_fixtures import CommandSite
+from site_fixtures import CommandSite, rows_of
 
 
 def test_every_line_is_json_and_has_the_ids_of_its_work(command_site: CommandSite) -> None:
     command_site.run("add", command_site.demo.fileset("ics").reference)
-    ended = command_site.run("--verbose", "--log-json", "run")
+    ended = command_site.run("--verbose", "--log-json", "run", "--host-label", "mover7")
+    dsn = command_site.demo.catalogue_dsn
     lines = [json.loads(line) for line in ended.stderr.splitlines()]
     assert all({"timestamp", "level", "event"} <= line.keys() for line in lines), lines
     assert any(line.get("logger", "").startswith("procrastinate") for line in lines), "what libraries say too"
@@ -19,7 +20,9 @@ def test_every_line_is_json_and_has_the_ids_of_its_work(command_site: CommandSit
         ("confirm", "tape"),
     }
     used = [line for line in lines if line["event"] == "service used" and line["action"] == "put_group"]
-    assert {(line["step"], line["service"]) for line in used} == {("copy", "tape")}
+    assert {(line["step"], line["service"], line["host_label"]) for line in used} == {("copy", "tape", "mover7")}
+    (attempt,) = [row for row in rows_of(dsn, only=["attempt"])["attempt"] if row["step"] == "copy"]
+    assert {(line["attempt"], line["worker"]) for line in used} == {(attempt["id"], attempt["worker_id"])}
 
 
 def test_the_environment_says_it_too_and_otherwise_lines_are_for_people(command_site: CommandSite) -> None:

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from omero_archive.demo.postgres import EmbeddedPostgres
+from omero_archive.errors import SettingsError
+from omero_archive.metrics import listening
+from omero_archive.settings import MetricsSettings, parse_address, parse_table
 from site_fixtures import CommandSite, rows_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md"
@@ -150,12 +154,23 @@ def test_the_setting_says_where_and_the_option_goes_before_it(command_site: Comm
         ("no-such-host.invalid:9464", "there is no such host"),
     ],
 )
-def test_an_address_at_which_it_cannot_listen_is_an_error_in_the_settings(
-    command_site: CommandSite, address: str, told: str
-) -> None:
-    command_site.set_up(work=f'poll = "1s"\n[metrics]\nlisten = "{address}"\n')
-    ended = command_site.run("worker", exits=2)
-    assert "metrics.listen: " in ended.stderr
-    assert told in ended.stderr
+def test_an_address_at_which_nobody_can_listen_is_an_error_in_the_settings(address: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=f"metrics.listen: .*{re.escape(told)}"):
+        listened_at(address)
+
+
+def listened_at(address: str) -> None:
+    """Listen for a moment where a setting says."""
+    told = parse_table(MetricsSettings, "metrics", {"listen": address}).listen
+    assert told is not None
+    with listening(parse_address(told), CollectorRegistry()):
+        pass
+
+
+def test_a_wrong_address_ends_the_worker_before_it_begins(command_site: CommandSite) -> None:
+    command_site.set_up(work='poll = "1s"\n[metrics]\nlisten = "9464"\n')
+    assert "metrics.listen: '9464' is not an address and port" in command_site.run("worker", exits=2).stderr
     command_site.set_up()
-    assert told in command_site.run("worker", "--metrics-listen", address, exits=2).stderr
+    ended = command_site.run("worker", "--metrics-listen", "9464", exits=2)
+    assert "--metrics-listen: '9464' is not an address and port" in ended.stderr
+    assert rows_of(command_site.demo.catalogue_dsn, only=["worker"])["worker"] == []

@@ -119,7 +119,7 @@ class CrashSite:
         self.omero = self._ends.enter_context(_connected(self.demo.omero_dsn))
         tables = self.catalogue.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-            " AND relname <> 'alembic_version'"
+            " AND relname NOT IN ('alembic_version', 'site')"  # who we are stays
         ).fetchall()
         self._clear = f"TRUNCATE {', '.join(row['relname'] for row in tables)} RESTART IDENTITY CASCADE"
 
@@ -292,8 +292,10 @@ class CrashSite:
         """As if nothing had ever been archived. The originals must be in their places, and OMERO unmarked."""
         self.catalogue.execute(self._clear.encode())
         for path in (*self.demo.service_path.iterdir(), *self.demo.archive_root.iterdir()):
-            if path.name == ".omero-archive" and path.parent == self.demo.service_path:
-                shutil.rmtree(path / "incoming", ignore_errors=True)
+            if path.name == ".omero-archive":
+                for each in path.iterdir():  # but for the markers, by which the disks are known
+                    if each.is_dir():
+                        shutil.rmtree(each)
             elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -6,7 +6,8 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from omero_archive.catalogue.throughput import Depth, Rate, Throughput, remaining_s, throughput
+from omero_archive.catalogue.depths import Depth
+from omero_archive.catalogue.throughput import Rate, Throughput, remaining_s, throughput
 from omero_archive.engine import Engine
 from omero_archive.states import CopyState, Decision
 from site_fixtures import Facility, MakeFacility
@@ -120,6 +121,19 @@ def test_what_nobody_approved_what_is_on_hold_and_what_a_person_must_see_does_no
     assert (found.files, found.later_files, found.attention_files) == (len(facility.copies("dicom")) - 1, 1, 1)
 
 
+def test_copies_whose_originals_were_released_do_not_wait_to_be_written(make_facility: MakeFacility) -> None:
+    facility = make_facility(copies_on=("tape", "disk2"), copies='[{ any = 1, of = ["tape", "disk2"] }]')
+    facility.archive("ics")
+    facility.release("ics")
+    facility.add("dicom")
+    with psycopg.connect(facility.site.catalogue.dsn) as connection:
+        connection.execute(
+            "UPDATE copy SET state = 'PENDING' WHERE service = 'disk2' AND bundle_id = %s", (facility.record("ics").id,)
+        )
+    record = facility.record("dicom")
+    assert depth(facility, "copy", "disk2") == Depth(files=record.file_count, size_bytes=record.size_bytes)
+
+
 def test_each_service_has_queues_of_its_own(make_facility: MakeFacility) -> None:
     facility = make_facility(copies_on=("tape", "disk2"))
     facility.add("ics")
@@ -146,8 +160,19 @@ def test_a_worker_is_silent_when_its_beat_is_old_and_gone_when_it_ended(facility
     a_worker(facility, "forgotten", beat_s=2 * 86400)
     ended = a_worker(facility, "ended")
     with psycopg.connect(facility.site.catalogue.dsn) as connection:
-        connection.execute("UPDATE worker SET ended_at = now() WHERE id = %s", (ended,))
+        connection.execute("UPDATE worker SET ended_at = now(), beat_at = now() WHERE id = %s", (ended,))
     assert [(each.host_label, each.is_silent) for each in seen(facility).movers] == [("fresh", False), ("old", True)]
+
+
+def test_a_worker_that_others_found_dead_is_shown_until_another_takes_its_place(facility: Facility) -> None:
+    dead = a_worker(facility, "mover1", beat_s=60)
+    a_worker(facility, "mover2")
+    with psycopg.connect(facility.site.catalogue.dsn) as connection:
+        connection.execute("UPDATE worker SET ended_at = now() WHERE id = %s", (dead,))
+    a_worker(facility, "mover1", queues=("verify",))
+    assert [(each.id, each.is_silent) for each in seen(facility).movers if each.is_silent] == [(dead, True)]
+    a_worker(facility, "mover1")
+    assert not [each for each in seen(facility).movers if each.is_silent]
 
 
 def test_only_workers_that_beat_count_for_a_queue(facility: Facility) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from omero_archive.catalogue.arrays import copy_in
+from omero_archive.catalogue.arrays import copy_in, rows_given
 from omero_archive.catalogue.events import actor, now, record
 from omero_archive.catalogue.tables import bundle, file, image
 from omero_archive.errors import BrokenInvariant, UnknownObject, WrongState
@@ -220,7 +220,7 @@ def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[Bundl
 def files(connection: sa.Connection, bundle_id: int) -> tuple[FileRecord, ...]:
     """The files of a bundle, by number."""
     rows = connection.execute(sa.select(file).where(file.c.bundle_id == bundle_id).order_by(file.c.id))
-    return tuple(map(file_record, rows))
+    return tuple(file_record(row) for some in rows.partitions(1000) for row in some)
 
 
 def images(connection: sa.Connection, bundle_id: int) -> tuple[ImageRecord, ...]:
@@ -365,10 +365,10 @@ def intend(connection: sa.Connection, found: BundleRecord, intent: str | None) -
 
 def remember_flags(connection: sa.Connection, flags: dict[int, bool | None]) -> None:
     """Keep the images' flags from before the mark. Called before OMERO's database is changed, and only then."""
-    rows = [{"number": number, "flag": flag} for number, flag in flags.items()]
-    if rows:
-        statement = image.update().where(image.c.id == sa.bindparam("number"))
-        connection.execute(statement.values(previous_archived=sa.bindparam("flag")), rows)
+    if flags:
+        given = rows_given({"id": (sa.BigInteger, list(flags)), "flag": (sa.Boolean, list(flags.values()))})
+        statement = image.update().where(image.c.id == given.c.id)
+        connection.execute(statement.values(previous_archived=given.c.flag))
 
 
 def set_marked(connection: sa.Connection, found: BundleRecord, is_marked: bool, detail: dict[str, object]) -> None:
@@ -379,23 +379,24 @@ def set_marked(connection: sa.Connection, found: BundleRecord, is_marked: bool, 
 
 def identified(connection: sa.Connection, identities: Mapping[int, tuple[FileIdentity, FileAttributes]]) -> None:
     """Remember by what originals, whose bytes are the same, are known from now on; by the file's number."""
-    rows = [
+    if not identities:
+        return
+    known = [identity for identity, _ in identities.values()]
+    attributes = [attribute for _, attribute in identities.values()]
+    given = rows_given(
         {
-            "number": number,
-            "new_device": identity.device,
-            "new_inode": identity.inode,
-            "new_mtime_ns": identity.mtime_ns,
-            "new_ctime_ns": identity.ctime_ns,
-            "new_mode": attributes.mode,
-            "new_uid": attributes.uid,
-            "new_gid": attributes.gid,
+            "id": (sa.BigInteger, list(identities)),
+            "device": (sa.BigInteger, [identity.device for identity in known]),
+            "inode": (sa.BigInteger, [identity.inode for identity in known]),
+            "mtime_ns": (sa.BigInteger, [identity.mtime_ns for identity in known]),
+            "ctime_ns": (sa.BigInteger, [identity.ctime_ns for identity in known]),
+            "mode": (sa.Integer, [attribute.mode for attribute in attributes]),
+            "uid": (sa.BigInteger, [attribute.uid for attribute in attributes]),
+            "gid": (sa.BigInteger, [attribute.gid for attribute in attributes]),
         }
-        for number, (identity, attributes) in identities.items()
-    ]
-    names = ("device", "inode", "mtime_ns", "ctime_ns", "mode", "uid", "gid")
-    if rows:
-        statement = file.update().where(file.c.id == sa.bindparam("number"))
-        connection.execute(statement.values({name: sa.bindparam(f"new_{name}") for name in names}), rows)
+    )
+    values = {name: given.c[name] for name in given.c.keys() if name != "id"}  # noqa: SIM118 - a column collection
+    connection.execute(file.update().where(file.c.id == given.c.id).values(**values))
 
 
 def note(connection: sa.Connection, found: BundleRecord, what: str, detail: Mapping[str, object]) -> None:

@@ -1,8 +1,7 @@
 """Who works, how fast, how much is left and when it will be done: by step and service, for `status` and Prometheus.
 
-It only looks. Its cost goes with the copies that are not durable yet, the workers and the attempts of the last
-minutes; durable copies, of which there may be millions, are not touched. Beats and rates go by PostgreSQL's own clock,
-as what the workers tell does: the clocks of hosts differ.
+It only looks, and its cost goes with the workers and the attempts of the last minutes. Beats and rates go by
+PostgreSQL's own clock, as what the workers tell does: the clocks of hosts differ.
 """
 
 from collections import defaultdict
@@ -13,25 +12,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from omero_archive.catalogue.events import now
-from omero_archive.catalogue.tables import attempt, bundle, copy, file, worker
-from omero_archive.states import CopyState, Decision, Residency
+from omero_archive.catalogue.depths import STEPS, Depth, at_fault, depths
+from omero_archive.catalogue.tables import attempt, worker
+from omero_archive.states import CopyState
 
 WINDOW = timedelta(minutes=5)
 """Rates are those of so long a time, or of the shorter time since the first attempt in it began."""
 
 REMEMBERED = timedelta(days=1)
-"""A worker that never said that it ended is shown for so long after its last beat."""
+"""A worker that never said that it ended is shown for so long after its last beat, unless another took its place."""
+
+LAST_BEAT = timedelta(milliseconds=100)
+"""Between the last beat of a worker and the end that it tells in the same statement there is less than this."""
 
 WORKERS = 200
 """So many workers are shown at most."""
-
-STEPS: Mapping[str, CopyState] = {
-    "copy": CopyState.PENDING,
-    "verify": CopyState.WRITTEN,
-    "confirm": CopyState.VERIFIED,
-}
-"""The steps on copies in their order, and the state of the copies that wait for them."""
 
 _LEAST_TIME_S = 1.0  # an attempt that began this instant has no rate
 
@@ -52,7 +47,9 @@ class AtWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mover:
-    """A worker that has not ended. `is_silent`: its last beat is so old that others take over what it had begun."""
+    """A worker that never said that it ended. `is_silent`: its last beat is so old, or its session was seen to be gone,
+    that others take over what it had begun, or did.
+    """
 
     id: int
     host_label: str
@@ -72,20 +69,6 @@ class Rate:
 
     files_per_s: float = 0.0
     bytes_per_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depth:
-    """Copies that wait for a step on a service: how many and how large.
-
-    Of the files `later_files` failed and are tried again at a later time. `attention_files` are not among `files`:
-    they wait for a person.
-    """
-
-    files: int = 0
-    size_bytes: int = 0
-    later_files: int = 0
-    attention_files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +115,14 @@ def _clock(connection: sa.Connection) -> datetime:
 
 
 def movers(connection: sa.Connection, stalled_after: timedelta) -> list[Mover]:
-    """The workers that have not ended, with what they are at, by host label and number."""
+    """The workers that never said that they ended, with what they are at, by host label and number.
+
+    One that others found dead is shown until one with the same label and queues begins: somebody should know.
+    """
     at = _clock(connection)
     rows = connection.execute(
         sa.select(worker)
-        .where(worker.c.ended_at.is_(None), worker.c.beat_at > at - REMEMBERED)
+        .where(sa.or_(worker.c.ended_at.is_(None), _was_found_dead()), worker.c.beat_at > at - REMEMBERED)
         .order_by(worker.c.host_label, worker.c.id)
         .limit(WORKERS)
     ).all()
@@ -151,11 +137,20 @@ def movers(connection: sa.Connection, stalled_after: timedelta) -> list[Mover]:
             streams=row.streams,
             started_at=row.started_at,
             beat_at=row.beat_at,
-            is_silent=at - row.beat_at > stalled_after,
+            is_silent=row.ended_at is not None or at - row.beat_at > stalled_after,
             at_work=tuple(going_on.get(row.id, ())),
         )
         for row in rows
     ]
+
+
+def _was_found_dead() -> sa.ColumnElement[bool]:
+    """Who ends by himself beats once more as he does; others end him later."""
+    later = worker.alias("later")
+    is_replaced = sa.exists().where(
+        later.c.id > worker.c.id, later.c.host_label == worker.c.host_label, later.c.queues == worker.c.queues
+    )
+    return sa.and_(worker.c.ended_at > worker.c.beat_at + LAST_BEAT, ~is_replaced)
 
 
 def _at_work(connection: sa.Connection, workers: Sequence[int]) -> Mapping[int, list[AtWork]]:
@@ -215,90 +210,6 @@ def _rate(row: Any, at: datetime) -> Rate:
 
 def _seconds(interval: sa.ColumnElement[timedelta]) -> sa.ColumnElement[float]:
     return sa.cast(sa.extract("epoch", interval), sa.Double)
-
-
-def depths(connection: sa.Connection) -> dict[tuple[str, str], Depth]:
-    """What waits, by step and service: copies of approved bundles without a hold; such as failed for good aside."""
-    piles = _piles(now(connection))
-    rows = connection.execute(
-        sa.select(
-            piles.c.service,
-            piles.c.state,
-            sa.func.sum(piles.c.files).label("files"),
-            sa.func.sum(_size_of(piles)).label("size_bytes"),
-            sa.func.sum(piles.c.later).label("later"),
-            sa.func.sum(piles.c.attention).label("attention"),
-        )
-        .select_from(piles)
-        .join(bundle, bundle.c.id == piles.c.bundle_id)
-        .where(
-            bundle.c.decision == Decision.APPROVED,
-            bundle.c.hold_reason.is_(None),
-            sa.or_(piles.c.state != CopyState.PENDING, bundle.c.residency == Residency.RESIDENT),
-        )
-        .group_by(piles.c.service, piles.c.state)
-    )
-    step_of = {state: step for step, state in STEPS.items()}
-    return {
-        (step_of[CopyState(row.state)], row.service): Depth(
-            files=int(row.files),
-            size_bytes=int(row.size_bytes or 0),
-            later_files=int(row.later),
-            attention_files=int(row.attention),
-        )
-        for row in rows
-    }
-
-
-def _piles(at: datetime) -> sa.Subquery:
-    """The copies of one bundle in one state on one service, counted."""
-    waits = ~copy.c.needs_attention
-    return (
-        sa.select(
-            copy.c.bundle_id,
-            copy.c.service,
-            copy.c.state,
-            sa.func.count().filter(waits).label("files"),
-            sa.func.count().filter(waits, copy.c.retry_at > at).label("later"),
-            sa.func.count().filter(copy.c.needs_attention).label("attention"),
-        )
-        .where(_NOT_DURABLE, copy.c.state.in_(STEPS.values()))
-        .group_by(copy.c.bundle_id, copy.c.service, copy.c.state)
-        .subquery("piles")
-    )
-
-
-# As it stands in the partial index: a parameter in its place would hide from PostgreSQL that the index serves.
-_NOT_DURABLE = sa.text("copy.state <> 'DURABLE'")
-
-
-def _size_of(piles: sa.Subquery) -> sa.ColumnElement[int]:
-    """The bytes of a pile. Where it is the whole bundle, the bundle knows; files are only looked at where it is not."""
-    pile = (
-        sa.select(sa.func.sum(sa.func.coalesce(file.c.size_bytes, file.c.recorded_size, 0)))
-        .select_from(copy)
-        .join(file, file.c.id == copy.c.file_id)
-        .where(
-            copy.c.bundle_id == piles.c.bundle_id,
-            copy.c.service == piles.c.service,
-            copy.c.state == piles.c.state,
-            ~copy.c.needs_attention,
-        )
-        .correlate(piles)
-        .scalar_subquery()
-    )
-    is_whole = piles.c.files == bundle.c.file_count
-    return sa.case((piles.c.files == 0, 0), (is_whole, bundle.c.size_bytes), else_=pile)
-
-
-def at_fault(connection: sa.Connection) -> dict[tuple[str, CopyState], int]:
-    """How many copies are DAMAGED or MISSING, by service and state."""
-    rows = connection.execute(
-        sa.select(copy.c.service, copy.c.state, sa.func.count().label("copies"))
-        .where(_NOT_DURABLE, copy.c.state.in_([CopyState.DAMAGED, CopyState.MISSING]))
-        .group_by(copy.c.service, copy.c.state)
-    )
-    return {(row.service, CopyState(row.state)): row.copies for row in rows}
 
 
 # ---- what follows from it

@@ -46,7 +46,7 @@ def _movers(output: Output, movers: Sequence[Mover], at: datetime) -> None:
     if silent:
         are = "1 worker is" if silent == 1 else f"{silent} workers are"
         output.say(
-            f"{are} silent: dead, stopped or cut off from PostgreSQL. Others take over what it had begun; see its log."
+            f"{are} silent: dead, stopped or cut off from PostgreSQL. Others take over what was begun; see the log."
         )
 
 
@@ -66,7 +66,7 @@ def _queues(output: Output, queues: Sequence[StepQueue]) -> None:
     busy = [each for each in queues if each.depth.files or each.depth.attention_files or each.rate.files_per_s]
     if not busy:
         return
-    columns = ["queue", "on", "files", "size", "later", "files/s", "bytes/s", "workers", "done in"]
+    columns = ["queue", "on", "files", "size", "tried later", "files/s", "bytes/s", "workers", "done in"]
     rows = [
         [
             each.step,
@@ -82,8 +82,8 @@ def _queues(output: Output, queues: Sequence[StepQueue]) -> None:
         for each in busy
     ]
     output.table(columns, rows)
-    if any(each.depth.files and not each.workers for each in busy):
-        idle = sorted({each.step for each in busy if each.depth.files and not each.workers})
+    idle = dict.fromkeys(each.step for each in busy if each.depth.files and not each.workers)
+    if idle:
         output.say(f"No worker takes {', '.join(idle)} now; `omero-archive run` does, or a `worker` with these queues.")
     if any(each.rate.files_per_s for each in busy):
         minutes = int(WINDOW.total_seconds() // _MINUTE_S)

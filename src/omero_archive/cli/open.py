@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from omero_archive.app import open_site
+from omero_archive.cli.output import Output
 from omero_archive.settings import load_settings, settings_file
 from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Progress, Site, no_progress
+from omero_archive.transfer import give_way
 
 
 @contextmanager
@@ -18,3 +20,11 @@ def opened(settings: Path | None, *, progress: Progress = no_progress) -> Iterat
         site.omero.check_version()
         require_named(site.catalogue, site.omero)
         yield site
+
+
+def be_modest(site: Site, output: Output) -> None:
+    """Give way to others as `work.nice` and `work.idle_io` say, before any work begins."""
+    work = site.settings.work
+    refused = give_way(nice=work.nice, idle_io=work.idle_io)
+    if refused is not None:
+        output.say(f"Working all the same, though the system refused {refused}.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from omero_archive.catalogue import bundles, copies, overview
-from omero_archive.cli.open import opened
+from omero_archive.cli.open import be_modest, opened
 from omero_archive.cli.options import DryRun, HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine, Result
@@ -61,6 +61,7 @@ def run(
             output.say(f"{len(jobs)} jobs are due; none was run.")
             output.document({"command": "run", "dry_run": True, "jobs": [job.lock for job in jobs]})
             return
+        be_modest(site, output)
         with output.progress() as told:
             site.progress = told
             for step, size_bytes in due_bytes(site).items():

@@ -11,6 +11,7 @@ from omero_archive.catalogue.history import bundles_with
 from omero_archive.errors import UnknownObject, WrongUse
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import RefusedBundle, bundles
+from omero_archive.omero.closure import names as closure_names
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.site import Site
 
@@ -79,20 +80,25 @@ def records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:
     """The catalogue's bundles of what was typed. Raises `UnknownObject` for what is not under archiving."""
     found: dict[BundleName, BundleRecord] = {}
     for text in texts:
-        with site.catalogue.begin() as connection:
-            if _BUNDLE.fullmatch(text):
-                # By name also when OMERO has deleted the object.
-                names = [BundleName(text)]
-            else:
-                names = [bundle.name for bundle in bundles(site.omero, parse(site, [text]))]
-            if not names:
-                raise UnknownObject(f"{text} has no images with files.")
-            for name in names:
-                record = catalogue_bundles.by_name(connection, name)
-                if record is None:
-                    raise UnknownObject(f"{text}: {name} is not under archiving; run `omero-archive add {text}`.")
-                found[name] = record
+        # By name also when OMERO has deleted the object.
+        names = [BundleName(text)] if _BUNDLE.fullmatch(text) else closure_names(site.omero, parse(site, [text]))
+        known = _by_names(site, names)
+        if len(known) < len(names) and not _BUNDLE.fullmatch(text):
+            # What has no image or no file never gets under archiving, and is not missed.
+            names = [bundle.name for bundle in bundles(site.omero, parse(site, [text]))]
+        if not names:
+            raise UnknownObject(f"{text} has no images with files.")
+        for name in names:
+            if name not in known:
+                raise UnknownObject(f"{text}: {name} is not under archiving; run `omero-archive add {text}`.")
+            found[name] = known[name]
     return list(found.values())
+
+
+def _by_names(site: Site, names: Sequence[BundleName]) -> dict[BundleName, BundleRecord]:
+    with site.catalogue.begin() as connection:
+        found = ((name, catalogue_bundles.by_name(connection, name)) for name in names)
+        return {name: record for name, record in found if record is not None}
 
 
 def known_records(site: Site, texts: Sequence[str]) -> list[BundleRecord]:

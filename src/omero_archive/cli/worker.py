@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from structlog.contextvars import bound_contextvars
 
-from omero_archive.cli.open import opened
+from omero_archive.cli.open import be_modest, opened
 from omero_archive.cli.options import HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
 from omero_archive.engine import Engine
@@ -50,7 +50,8 @@ def worker(
     given = None if metrics_listen is None else _address("--metrics-listen", metrics_listen)
     output = Output(as_json=as_json)
     with opened(settings) as site:
-        engine = Engine(site, label=host_label, streams=streams)
+        be_modest(site, output)
+        engine = Engine(site, label=host_label, streams=streams, may_serve=site.sight.may_serve)
         listen = site.settings.metrics.listen
         address = given if metrics_listen is not None or listen is None else parse_address(listen)
         with bound_contextvars(host_label=engine.mover.label), _told(engine, address, steps) as told_at:

@@ -51,6 +51,15 @@ def bundles(database: OmeroDatabase, things: Iterable[ObjectRef | Key]) -> Itera
             yield from reader.read(conn, batch)
 
 
+def names(database: OmeroDatabase, things: Iterable[ObjectRef | Key]) -> list[BundleName]:
+    """The names of the bundles that these objects and files belong to, without a look at their files.
+
+    Also of those that `bundles` leaves out because they have no image or no file. Raises `UnknownObject`.
+    """
+    with database.connect_read_only() as conn:
+        return [BundleName(str(group[0])) for group in components(conn, members_of(database, conn, things))]
+
+
 def _batches(conn: Connection, groups: Sequence[Component]) -> Iterator[list[Component]]:
     remaining = iter(groups)
     while slice_ := list(islice(remaining, 1_000)):

@@ -1,15 +1,20 @@
 """Check: everything a site needs, looked at, with what to do where something is not in order. Changes nothing."""
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from omero_archive.catalogue import counts
+from omero_archive.catalogue.whose import whose
 from omero_archive.errors import ArchiveError, BrokenInvariant
+from omero_archive.files import has_locks
 from omero_archive.model import ServiceName
+from omero_archive.near import LOCKS
 from omero_archive.omero.offline import Answer, ServerPorts, probe_all
 from omero_archive.service import Finding
 from omero_archive.steps.check_root import check_root
+from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Site
 
 _WHO = "Run omero-archive as OMERO's own system user, or as root."
@@ -22,6 +27,7 @@ def check(site: Site) -> list[Finding]:
         _directory("OMERO's data directory", site.settings.omero.data_dir),
         _directory("managed repository", site.settings.omero.managed_repository),
         _try("catalogue", lambda: _catalogue(site), "Run `omero-archive init`."),
+        *_sight(site),
         *check_root(site),
         _near(site),
     ]
@@ -79,6 +85,43 @@ def _catalogue(site: Site) -> str:
     if wrong:
         raise BrokenInvariant(f"its counts of copies, which `status` shows, are wrong: {'; '.join(wrong)}.")
     return f"schema version {site.catalogue.versions()[0]}; its counts of copies are right"
+
+
+def _sight(site: Site) -> Iterator[Finding]:
+    """Whether this host sees the site's directories, by their markers; and whether the catalogue is this OMERO's."""
+    host = socket.gethostname()
+    yield _try("site", lambda: _named(site), "Run `omero-archive init`.")
+    for what, look in (("OMERO's files", site.sight.originals_problem), ("near bytes", site.sight.near_problem)):
+        subject = f"{what} on {host}"
+        advice = "Mount it on this host; if it is new, run `omero-archive init`. Until then its work is left to others."
+        try:
+            problem = look()
+        except ArchiveError as error:
+            problem = str(error)
+        if problem is None:
+            yield Finding(subject=subject, is_fine=True, text="seen: the site's marker is there")
+        else:
+            yield Finding(subject=subject, is_fine=False, text=problem, advice=advice)
+    yield from _locks(site)
+
+
+def _named(site: Site) -> str:
+    require_named(site.catalogue, site.omero)
+    with site.catalogue.begin() as connection:
+        known = whose(connection)
+    return "unknown" if known is None else f"{known.id}, of the OMERO {known.omero_uuid}"
+
+
+def _locks(site: Site) -> Iterator[Finding]:
+    """Said only where files cannot be locked: one of the two locks by which hosts are kept apart."""
+    try:
+        if has_locks(site.near.tree, LOCKS):
+            return
+    except (ArchiveError, OSError):
+        return  # that near bytes cannot be looked at, others say
+    text = f"the file system of {site.settings.archive.near_directory} has no locks on files (fcntl)"
+    advice = "Mount it with locks (Lustre: `-o flock`), or run release, unarchive, recall and evict on one host only."
+    yield Finding(subject="locks", is_fine=False, text=text, advice=advice)
 
 
 def _directory(subject: str, path: Path, *, advice: str = "Mount it, or correct the settings.") -> Finding:

@@ -1,29 +1,23 @@
-"""Looking at the originals of a whole bundle: each directory is opened once, not once for each of its files."""
+"""Looking at the originals of a whole bundle, see `looking.py`: a plate has 10^5."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 
 from omero_archive.errors import ArchiveError
 from omero_archive.files import Entry
+from omero_archive.looking import above, seen_in
 from omero_archive.model import Key
 from omero_archive.steps.site import Site
 
-_AT_ONCE = 1000  # so many entries are in memory, however many files a directory has
+_AT_ONCE = 1000
 
 
 def looked_at(site: Site, keys: Iterable[Key]) -> Iterator[tuple[Key, Entry | ArchiveError | OSError | None]]:
-    """What lies at each original's path, in the order of the keys; the error where that could not be found out.
-
-    What was found in an open directory is believed. What was not is asked for by its whole path once more, so that
-    "nothing is there" is said, and an error raised, by `Tree.look` alone.
-    """
+    """What lies at each original's path, in the order of the keys; the error where that could not be found out."""
     remaining = iter(keys)
     while some := list(islice(remaining, _AT_ONCE)):
-        for _, together in groupby(some, key=_above):
-            names = list(together)
-            found = _found(site, names)
-            for key in names:
-                yield key, found[key] if key in found else _alone(site, key)
+        for _, together in groupby(some, key=above):
+            yield from _in_one_directory(site, list(together))
 
 
 def entries(site: Site, keys: Iterable[Key]) -> Iterator[tuple[Key, Entry | None]]:
@@ -34,25 +28,16 @@ def entries(site: Site, keys: Iterable[Key]) -> Iterator[tuple[Key, Entry | None
         yield key, found
 
 
-def _above(key: Key) -> str:
-    return key.rpartition("/")[0]
-
-
-def _found(site: Site, keys: Sequence[Key]) -> dict[Key, Entry]:
-    """What lies in one directory, as far as it can be seen."""
-    if len(keys) == 1:
-        return {}  # to look at the path takes as long
-    wanted = {key.rpartition("/")[2]: key for key in keys}
-    found: dict[Key, Entry] = {}
+def _in_one_directory(site: Site, keys: list[Key]) -> Iterator[tuple[Key, Entry | ArchiveError | OSError | None]]:
     try:
         tree, relative = site.original(keys[0])
-        names = [name for name in wanted if name not in ("", ".", "..")]
-        for name, entry in tree.look_at_each(relative.rpartition("/")[0], names):
-            found[wanted[name]] = entry
-    except (ArchiveError, OSError, ValueError):
-        # ValueError: a name that no file can have. Each is asked for alone, and answers for itself.
-        return found
-    return found
+    except ArchiveError:
+        seen: dict[str, Entry] = {}
+    else:
+        seen = seen_in(tree, above(relative), [key.rpartition("/")[2] for key in keys])
+    for key in keys:
+        found = seen.get(key.rpartition("/")[2])
+        yield key, _alone(site, key) if found is None else found
 
 
 def _alone(site: Site, key: Key) -> Entry | ArchiveError | OSError | None:

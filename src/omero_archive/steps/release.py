@@ -24,6 +24,7 @@ from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import MarkFacts, mark, read_flags
 from omero_archive.omero.offline import OfflineProof
 from omero_archive.states import Decision, Permit, Residency
+from omero_archive.steps.originals import entries
 from omero_archive.steps.permits import permits
 from omero_archive.steps.proof import proof
 from omero_archive.steps.served import require_served, require_shown
@@ -43,7 +44,8 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
         bundle = load(site, name)
         files = _files(site, bundle)
         granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
-        files = _files(site, bundle)  # again: those that were read anew have another identity now
+        if rehash:
+            files = _files(site, bundle)  # again: those that were read anew have another identity now
         now_in_omero = _same_in_omero(site, bundle, files)
         _intend(site, bundle, now_in_omero, proof(site, bundle, files, granted, offline=offline))
         mark_in_omero(site, bundle, now_in_omero)
@@ -83,8 +85,12 @@ def _require_releasable(
         raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
     require_served(site)
     granted = permits(site, bundle, dry_run=dry_run)
-    for file in files:
-        _require_unchanged(site, bundle, file, rehash=rehash, dry_run=dry_run)
+    seen = entries(site, (file.key for file in files))
+    for file, (_, found) in zip(files, seen, strict=True):
+        if not _is_unchanged(site, bundle, file, found):
+            if not rehash:
+                raise _touched(bundle, file, found)
+            _rehash(site, file, dry_run=dry_run)
     return granted, site.prove_offline()
 
 
@@ -93,32 +99,33 @@ def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
         return bundles.files(connection, bundle.id)
 
 
-def _require_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, *, rehash: bool, dry_run: bool) -> None:
+def _is_unchanged(site: Site, bundle: BundleRecord, file: FileRecord, found: Entry | None) -> bool:
+    """Whether the original, as it was found, is what was read. Raises for what no reading again could mend."""
     read = file.source
-    tree, relative = site.original(file.key)
-    found = tree.look(relative)
     if found is None:
         raise OriginalUnfit(f"{file.key} is not on OMERO's disk; {bundle.name} was not released.")
-    if found.target == site.link_target(file.key):
+    if found.kind is EntryKind.LINK and found.target == site.link_target(file.key):
         if bundle.intent == INTENT:
-            return  # swapped before the interruption
+            return True  # swapped before the interruption
         raise OriginalUnfit(f"{file.key} is a link of ours, but {bundle.name} is RESIDENT; a person must look.")
     if found.kind is not EntryKind.FILE:
         raise OriginalUnfit(f"{file.key} is a {found.kind}, not a plain file; {bundle.name} was not released.")
     is_near_too = bundle.intent == INTENT and found.names == 2 and same_file(found.identity, read.identity)
     if is_near_too:
-        return  # given its second name before the interruption, which changed ctime
+        return True  # given its second name before the interruption, which changed ctime
     if found.names != 1:
         raise OriginalUnfit(
             f"{file.key} has {found.names} names (hard links); releasing it would free nothing. Not released."
         )
-    if not unchanged(found.identity, read.identity):
-        if not rehash:
-            raise SourceChanged(
-                f"{file.key} was touched since it was read ({_difference(found, read)}); {bundle.name} was not "
-                "released. If that is in order, run `omero-archive release --rehash` for it, which reads it again."
-            )
-        _rehash(site, file, dry_run=dry_run)
+    return unchanged(found.identity, read.identity)
+
+
+def _touched(bundle: BundleRecord, file: FileRecord, found: Entry | None) -> SourceChanged:
+    what = "" if found is None else _difference(found, file.source)
+    return SourceChanged(
+        f"{file.key} was touched since it was read ({what}); {bundle.name} was not "
+        "released. If that is in order, run `omero-archive release --rehash` for it, which reads it again."
+    )
 
 
 def _difference(found: Entry, read: SourceRead) -> str:

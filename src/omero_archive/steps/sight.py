@@ -50,7 +50,7 @@ class Sight:
     def __init__(self, settings: Settings, catalogue: Catalogue, services: Mapping[ServiceName, Service]) -> None:
         self._settings, self._catalogue, self._services = settings, catalogue, services
         self._id: UUID | None = None
-        self._told: dict[tuple[str, ServiceName | None], tuple[float, str]] = {}  # when what was said
+        self._told: dict[str, tuple[float, str]] = {}  # when what was said of what
 
     # ---- one directory
 
@@ -145,14 +145,26 @@ class Sight:
 
         A recall takes what it can get: it wants one service that is seen, not all. Raises `DatabaseUnavailable`.
         """
-        if step in _READS_ORIGINALS and (found := self.originals_problem()) is not None:
-            return found
-        if step in _TOUCHES_NEAR and (found := self.near_problem()) is not None:
+        if (found := self._problem_of_site(step)) is not None:
             return found
         if service is not None:
             return self.service_problem(service)
         unseen = [self.service_problem(name) for name in self._services] if step in _TOUCHES_NEAR else []
         return None if None in unseen or not unseen else "; ".join(filter(None, unseen))
+
+    def _problem_of_site(self, step: str) -> str | None:
+        if step in _READS_ORIGINALS and (found := self.originals_problem()) is not None:
+            return found
+        return self.near_problem() if step in _TOUCHES_NEAR else None
+
+    def may_try(self, step: str, service: ServiceName | None) -> bool:
+        """Whether this host sees what a step needs of the site itself: as `may_serve`, the services left out.
+
+        For `run`, which somebody started on this very host: what a service that is not mounted cannot do is written
+        beside the copies, where `status` shows it, and is tried again later.
+        """
+        del service
+        return not self._remembered(f"{step}, the site", lambda: self._problem_of_site(step))
 
     def may_serve(self, step: str, service: ServiceName | None) -> bool:
         """Whether this host sees all that a step needs: as `problem`, asked once a second at most.
@@ -162,20 +174,27 @@ class Sight:
         """
         return not self.reason(step, service)
 
+    def forget(self) -> None:
+        """Look anew at the next question, however soon it comes."""
+        self._told.clear()
+
     def reason(self, step: str, service: ServiceName | None) -> str:
         """Why `may_serve` is False; empty if it is not."""
-        now, known = time.monotonic(), self._told.get((step, service))
+        return self._remembered(f"{step}, {service}" if service else step, lambda: self.problem(step, service))
+
+    def _remembered(self, what: str, ask: Callable[[], str | None]) -> str:
+        now, known = time.monotonic(), self._told.get(what)
         if known is not None and now - known[0] < _REMEMBERED_S:
             return known[1]
         try:
-            found = self.problem(step, service) or ""
+            found = ask() or ""
         except DatabaseUnavailable as error:
             found = str(error)
         if found and (known is None or not known[1]):
-            _log.warning("left to other hosts", action=step, service=service, text=found)
+            _log.warning("left to other hosts", action="look", what=what, text=found)
         elif known is not None and known[1] and not found:
-            _log.info("seen again", action=step, service=service)
-        self._told[step, service] = now, found
+            _log.info("seen again", action="look", what=what)
+        self._told[what] = now, found
         return found
 
     def _problem(self, root: Path) -> str | None:

@@ -6,6 +6,7 @@ later: a reader may just have resolved the old link.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
@@ -13,11 +14,12 @@ from typing import BinaryIO
 from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
-from omero_archive.files import EntryKind, Reading, Tree, same_time, temporary_of, translated
+from omero_archive.files import Entry, EntryKind, Reading, Tree, same_time, temporary_of, translated
 from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.marks import unmark
 from omero_archive.states import Decision, Permit, Residency, permit_by_original
+from omero_archive.steps.originals import entries
 from omero_archive.steps.recall import recall
 from omero_archive.steps.release import load
 from omero_archive.steps.rollback import begin_back, give_up, is_near
@@ -74,13 +76,13 @@ def put_back(site: Site, name: BundleName) -> None:
                 return
             bundle = begin_back(site, bundle, intent=INTENT)
         place = place_of(bundle, files)
-        if not all(_is_restored(site, place, file) for file in files):
+        if not all(is_back for _, is_back in _restored(site, place, files)):
             # Else an interrupted `clear` took it out, and may have begun to delete.
             site.near.put_back(place)
         with site.catalogue.begin() as connection:
             bundles.intend(connection, bundle, INTENT)
-        for file in files:
-            _restore(site, place, file)
+        for file, is_back in _restored(site, place, files):
+            _restore(site, place, file, is_back=is_back)
         for tree in {site.original(file.key)[0] for file in files}:
             tree.sync()
         _swap_back(site, place, files)
@@ -107,8 +109,7 @@ def clear(site: Site, name: BundleName) -> None:
         if bundle.intent != INTENT:
             return  # another process finished it
         place = place_of(bundle, files)
-        for file in files:
-            _in_place(site, file)
+        deque(_in_place(site, files), maxlen=0)
         _clear_near(site, place, files)
         # Looked at again after the second names went, which changed ctime.
         identities = _identities(site, files)
@@ -127,10 +128,10 @@ def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord,
         return bundle, bundles.files(connection, bundle.id)
 
 
-def _restore(site: Site, place: Place, file: FileRecord) -> None:
+def _restore(site: Site, place: Place, file: FileRecord, *, is_back: bool) -> None:
     """Prepare one original beside its link: a second name of the near file, or a verified copy of it."""
     tree, relative = site.original(file.key)
-    if _is_restored(site, place, file):
+    if is_back:
         tree.drop_temporary(relative)  # the link that an interrupted release had made to swap it in
         return
     near_path = site.near.path_of(place, file.key)
@@ -161,39 +162,43 @@ def open_near(near: Tree, path: str) -> BinaryIO:
 
 
 def _swap_back(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
-    trees: list[Tree] = []
-    for file in files:
+    trees: set[Tree] = set()
+    for file, is_back in _restored(site, place, files):
         tree, relative = site.original(file.key)
-        if not _is_restored(site, place, file):
+        if not is_back:
             try:
                 tree.swap_in_file(relative, link_target=site.link_target(file.key))
             except OSError as error:
                 raise translated(error, str(tree.path(relative))) from error
-        trees.append(tree)
+        trees.add(tree)
         site.progress("unarchive", 1, file.source.fixity.size_bytes)
-    for tree in set(trees):
+    for tree in trees:
         tree.sync()
 
 
-def _is_restored(site: Site, place: Place, file: FileRecord) -> bool:
-    """Whether the original was put back before an interruption.
+def _restored(site: Site, place: Place, files: Sequence[FileRecord]) -> Iterator[tuple[FileRecord, bool]]:
+    """Each file, and whether its original is back. It is looked at shortly before; `swap_in_file` looks again."""
+    for file, (_, found) in zip(files, entries(site, (file.key for file in files)), strict=True):
+        yield file, found is not None and found.kind is EntryKind.FILE and _is_restored(site, place, file, found)
+
+
+def _is_restored(site: Site, place: Place, file: FileRecord, found: Entry) -> bool:
+    """Whether the plain file in the original's place was put back before an interruption; raises if it is another.
 
     It is known by its size and mtime, or as the very file that is near: a user may have written to that through the
     link, and what he wrote goes back too.
     """
-    tree, relative = site.original(file.key)
-    found = tree.look(relative)
-    if found is None or found.kind is not EntryKind.FILE:
-        return False
     read = file.source
     is_same = found.identity.size_bytes == read.fixity.size_bytes
-    is_same = is_same and same_time(found.identity.mtime_ns, read.attributes.mtime_ns)
+    if is_same and same_time(found.identity.mtime_ns, read.attributes.mtime_ns):
+        return True
     near = site.near.tree.look(site.near.path_of(place, file.key))
     is_near_too = near is not None and (near.identity.device, near.identity.inode) == (
         found.identity.device,
         found.identity.inode,
     )
-    if not is_same and not is_near_too:
+    if not is_near_too:
+        tree, relative = site.original(file.key)
         raise WrongState(
             f"{tree.path(relative)} is a file that we did not put there; it was not replaced. A person must look: "
             f"the archived bytes are safe, SHA-256 {read.fixity.sha256}."
@@ -201,12 +206,13 @@ def _is_restored(site: Site, place: Place, file: FileRecord) -> bool:
     return True
 
 
-def _in_place(site: Site, file: FileRecord) -> tuple[FileIdentity, FileAttributes]:
-    tree, relative = site.original(file.key)
-    found = tree.look(relative)
-    if found is None or found.kind is not EntryKind.FILE:
-        raise BrokenInvariant(f"{tree.path(relative)} is not back in its place; a person must look.")
-    return found.identity, found.attributes
+def _in_place(site: Site, files: Sequence[FileRecord]) -> Iterator[tuple[FileRecord, Entry]]:
+    """Each file with what lies in its original's place. Raises `BrokenInvariant` unless that is a plain file."""
+    for file, (_, found) in zip(files, entries(site, (file.key for file in files)), strict=True):
+        if found is None or found.kind is not EntryKind.FILE:
+            tree, relative = site.original(file.key)
+            raise BrokenInvariant(f"{tree.path(relative)} is not back in its place; a person must look.")
+        yield file, found
 
 
 def _identities(site: Site, files: Sequence[FileRecord]) -> dict[int, tuple[FileIdentity, FileAttributes]]:
@@ -216,9 +222,8 @@ def _identities(site: Site, files: Sequence[FileRecord]) -> dict[int, tuple[File
     these bytes, and the next release must see that it was touched since it was read.
     """
     known = {}
-    for file in files:
-        identity, attributes = _in_place(site, file)
-        read = file.source
+    for file, found in _in_place(site, files):
+        identity, attributes, read = found.identity, found.attributes, file.source
         is_same = identity.size_bytes == read.fixity.size_bytes
         if is_same and same_time(identity.mtime_ns, read.attributes.mtime_ns):
             known[file.id] = identity, attributes

@@ -44,6 +44,11 @@ class Throttled(Wrapped):
         ours = max(1, mine)
         self._flow.set_rate(self._rate * ours / max(ours, all_streams))
 
+    @property
+    def rate(self) -> float:
+        """The bytes a second that may pass here now."""
+        return self._flow.rate
+
     def pass_on(self, size_bytes: int) -> None:
         """Wait until so many bytes may pass that are read past the service."""
         self._flow.pass_on(size_bytes)
@@ -88,6 +93,11 @@ class Flow:
         self._rate, self._clock, self._sleep = rate, clock, sleep
         self._lock = threading.Lock()
         self._free_at: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second, as they are allowed now."""
+        return self._rate
 
     def set_rate(self, rate: float) -> None:
         """Another rate from now on; what waits already waits as long as it was told."""

@@ -13,6 +13,7 @@ from omero_archive.files import Entry, EntryKind, Reading, Tree, same_time, temp
 from omero_archive.model import Key, printable
 from omero_archive.omero.repository import MANAGED
 from omero_archive.states import Decision, Residency
+from omero_archive.steps.originals import looked_at
 from omero_archive.steps.reconcile.differences import Difference, Finding, Kind, NotLooked
 from omero_archive.steps.reconcile.view import View
 from omero_archive.steps.site import Site
@@ -50,21 +51,64 @@ def differences(site: Site, view: View, *, is_read: bool) -> Iterator[Finding]:
     """What lies otherwise at a bundle's paths. With `is_read` files in links' places are read and hashed."""
     missing_directories: set[str] = set()
     keys = view.keys_in_omero()
-    for file in view.files:
+    beside = _Beside()
+    seen = looked_at(site, (file.key for file in view.files))
+    for file, (_, found) in zip(view.files, seen, strict=True):
         # None: OMERO could not be asked; False: its row is gone or has another path, which is a difference of its own.
         is_in_omero = None if keys is None else keys.get((file.original.kind, file.original.omero_id)) == file.key
         try:
-            yield from _file(site, view, file, is_in_omero, is_read=is_read, missing_directories=missing_directories)
+            if isinstance(found, ArchiveError | OSError):
+                raise found
+            yield from _file(
+                site,
+                view,
+                file,
+                found,
+                is_in_omero=is_in_omero,
+                is_read=is_read,
+                missing_directories=missing_directories,
+            )
+            if (left := beside.temporary(site, file)) is not None:
+                yield from _left(site, view, file, found, left)
         except (ArchiveError, OSError) as error:
             yield NotLooked(place="OMERO's disk", name=printable(file.key), reason=str(error))
             return
 
 
+class _Beside:
+    """Finds temporary names beside originals: the names of each directory are read once, the last one's kept."""
+
+    def __init__(self) -> None:
+        self._directory: tuple[Tree, str] | None = None
+        self._names: frozenset[str] = frozenset()
+
+    def temporary(self, site: Site, file: FileRecord) -> Entry | None:
+        """What lies under the temporary name of an original, None if nothing does."""
+        tree, relative = site.original(file.key)
+        directory, _, name = temporary_of(relative).rpartition("/")
+        if self._directory != (tree, directory):
+            self._names, self._directory = frozenset(tree.names_in(directory)), (tree, directory)
+        return tree.look(temporary_of(relative)) if name in self._names else None
+
+
+def _left(site: Site, view: View, file: FileRecord, found: Entry | None, left: Entry) -> Iterator[Difference]:
+    """The temporary name, where nothing else is wrong with the path."""
+    if judge(file, found, is_released=view.is_released, target=site.link_target(file.key)) is None:
+        tree, relative = site.original(file.key)
+        yield _temporary(view, file, left, str(tree.path(temporary_of(relative))))
+
+
 def _file(
-    site: Site, view: View, file: FileRecord, is_in_omero: bool | None, *, is_read: bool, missing_directories: set[str]
+    site: Site,
+    view: View,
+    file: FileRecord,
+    found: Entry | None,
+    *,
+    is_in_omero: bool | None,
+    is_read: bool,
+    missing_directories: set[str],
 ) -> Iterator[Difference]:
     tree, relative = site.original(file.key)
-    found = tree.look(relative)
     above = relative.rpartition("/")[0]
     if found is None and above and tree.look(above) is None:
         if above not in missing_directories:
@@ -79,8 +123,6 @@ def _file(
             yield _difference(kind, view, file, "nothing lies at its path.", is_safe=is_in_omero is True)
     elif kind is not None and not (kind is Kind.ORIGINAL_MISSING and is_in_omero is False):
         yield _difference(kind, view, file, _sentence(kind, site, file, found))
-    if kind is None and (left := tree.look(temporary_of(relative))) is not None:
-        yield _temporary(view, file, left, str(tree.path(temporary_of(relative))))
 
 
 def judge(file: FileRecord, found: Entry | None, *, is_released: bool, target: str) -> Kind | None:

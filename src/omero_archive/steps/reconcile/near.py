@@ -9,7 +9,8 @@ from itertools import groupby, islice
 from omero_archive.catalogue import pages
 from omero_archive.catalogue.bundles import FileRecord
 from omero_archive.errors import ArchiveError
-from omero_archive.files import same_time
+from omero_archive.files import Entry, same_time
+from omero_archive.looking import look_at_all
 from omero_archive.model import printable
 from omero_archive.near import Place
 from omero_archive.states import Residency
@@ -106,7 +107,13 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
             would = "record it OFFLINE, as it is; `omero-archive recall` brings it back."
             yield _of(Kind.NEAR_GONE, view, "ONLINE, but nothing of it is near.", would, is_safe=True)
         return
-    missing = [file for file in view.files if near.tree.look(near.path_of(place, file.key)) is None]
+    missing: list[FileRecord] = []
+    changed: list[FileRecord] = []
+    for file, found in _seen(site, view, place):
+        if found is None:
+            missing.append(file)
+        elif not _is_unchanged(file, found):
+            changed.append(file)
     if missing:
         sentence = (
             f"ONLINE, but {len(missing)} of {len(view.files)} files are not near, such as {printable(missing[0].key)}: "
@@ -114,12 +121,10 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
         )
         would = "a person must look: move what is left of it aside, and the next reconcile records it OFFLINE."
         yield _of(Kind.NEAR_INCOMPLETE, view, sentence, would)
-    lost = {file.key for file in missing}
-    for file in view.files:
-        if file.key not in lost and not _is_unchanged(site, place, file):
-            text = f"{printable(file.key)}: its near bytes have another size or mtime than was archived."
-            would = f"a person must look; archived was SHA-256 {file.source.fixity.sha256}."
-            yield _of(Kind.NEAR_CHANGED, view, text, would, key=file.key)
+    for file in changed:
+        text = f"{printable(file.key)}: its near bytes have another size or mtime than was archived."
+        would = f"a person must look; archived was SHA-256 {file.source.fixity.sha256}."
+        yield _of(Kind.NEAR_CHANGED, view, text, would, key=file.key)
     left = [
         word
         for word, is_there in (("outgoing", near.is_taken_out(place)), ("incoming", near.is_prepared(place)))
@@ -133,7 +138,7 @@ def _online(site: Site, view: View, place: Place) -> Iterator[Difference]:
 def _offline(site: Site, view: View, place: Place) -> Iterator[Difference]:
     near = site.near
     if near.is_in(place):
-        if all(_is_unchanged(site, place, file) for file in view.files):
+        if all(_is_unchanged(file, found) for file, found in _seen(site, view, place)):
             sentence = "OFFLINE, but all its bytes are near."
             yield _of(Kind.NEAR_READABLE, view, sentence, "record it ONLINE, as it is.", is_safe=True)
         else:
@@ -148,8 +153,14 @@ def _offline(site: Site, view: View, place: Place) -> Iterator[Difference]:
         yield _of(Kind.NEAR_LEFT, view, sentence, f"`omero-archive recall {view.record.name}` uses and finishes them.")
 
 
-def _is_unchanged(site: Site, place: Place, file: FileRecord) -> bool:
-    found = site.near.tree.look(site.near.path_of(place, file.key))
+def _seen(site: Site, view: View, place: Place) -> Iterator[tuple[FileRecord, Entry | None]]:
+    """Each file, and what lies near of it."""
+    paths = (site.near.path_of(place, file.key) for file in view.files)
+    for file, (_, found) in zip(view.files, look_at_all(site.near.tree, paths), strict=True):
+        yield file, found
+
+
+def _is_unchanged(file: FileRecord, found: Entry | None) -> bool:
     if found is None or file.read is None:
         return False
     is_same_size = found.identity.size_bytes == file.read.fixity.size_bytes
