@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger
 
 from omero_archive.catalogue.arrays import array
 from omero_archive.catalogue.copies import READ_BACK, CopyRecord, Failure, by_ids, failed, move
+from omero_archive.catalogue.counts import count_rows
 from omero_archive.catalogue.events import now, record
 from omero_archive.catalogue.tables import bundle, copy, file, manifest
 from omero_archive.model import BundleName, ServiceName
@@ -70,12 +71,17 @@ class Counted:
 
 def chosen(connection: sa.Connection, choice: Choice, *, size_bytes: int, files: int) -> list[AuditSlice]:
     """The chosen copies in slices of at most that size, least recently compared first. Holds numbers only."""
-    wanted = _auditable(choice.scope)
+    conditions = [_is_auditable(choice.scope)]
     if choice.compared_before is not None:
-        wanted = wanted.where(_compared_before(choice.compared_before))
+        conditions.append(_compared_before(choice.compared_before))
+    wanted = _auditable(choice.scope).where(*conditions[1:])
     if choice.part is not None:
-        wanted = _sample(connection, wanted, choice.part, choice.seed)
-    rows = _least_recent_first(wanted).limit(choice.limit)
+        wanted = wanted.where(copy.c.id.in_(_drawn(connection, conditions, choice.part, choice.seed)))
+    if choice.limit is not None:
+        # Of each service in its index's order, so that no more is read than is wanted.
+        each = [_least_recent_first(wanted.where(copy.c.service == name), choice) for name in choice.scope.services]
+        wanted = sa.select(sa.union_all(*(sa.select(one.subquery()) for one in each)).subquery())
+    rows = _least_recent_first(wanted, choice)
     return list(_sliced(connection.execute(rows.execution_options(yield_per=5000)), size_bytes, files))
 
 
@@ -99,21 +105,43 @@ def is_any(connection: sa.Connection, wanted: sa.Select[Any]) -> bool:
 
 def first_slice(connection: sa.Connection, wanted: sa.Select[Any], *, size_bytes: int, files: int) -> AuditSlice | None:
     """The least recently compared of the copies that `due` describes, at most so many."""
-    rows = connection.execute(wanted.order_by(copy.c.checked_at, copy.c.id).limit(files))
+    rows = connection.execute(wanted.order_by(copy.c.checked_at.asc().nulls_first(), copy.c.id).limit(files))
     return next(_sliced(rows, size_bytes, files), None)
 
 
 def counts(connection: sa.Connection, scope: Scope, states: Sequence[CopyState]) -> list[Counted]:
     """The copies of a scope that are in one of these states, by service and state."""
-    size = sa.func.coalesce(sa.func.sum(_size()), 0)
-    query = sa.select(copy.c.service, copy.c.state, sa.func.count().label("copies"), size.label("size"))
-    query = _joined(query).where(_in_scope(scope), copy.c.state.in_(states)).group_by(copy.c.service, copy.c.state)
+    rows = _all_but_others(scope) if scope.bundle_ids is None else _each(scope)
+    found = rows.subquery()
+    copies, size = sa.func.sum(found.c.copies), sa.func.sum(found.c.size_bytes)
+    query = (
+        sa.select(found.c.service, found.c.state, copies.label("copies"), size.label("size"))
+        .where(found.c.service.in_(scope.services), found.c.state.in_(states))
+        .group_by(found.c.service, found.c.state)
+        .having(copies > 0)
+    )
     return [
         Counted(
-            service=ServiceName(row.service), state=CopyState(row.state), copies=row.copies, size_bytes=int(row.size)
+            service=ServiceName(row.service),
+            state=CopyState(row.state),
+            copies=int(row.copies),
+            size_bytes=int(row.size),
         )
-        for row in connection.execute(query.order_by(copy.c.service, copy.c.state))
+        for row in connection.execute(query.order_by(found.c.service, found.c.state))
     ]
+
+
+def _each(scope: Scope) -> sa.Select[Any]:
+    query = sa.select(copy.c.service, copy.c.state, sa.literal(1).label("copies"), _size().label("size_bytes"))
+    return _joined(query).where(_in_scope(scope))
+
+
+def _all_but_others(scope: Scope) -> sa.CompoundSelect[Any]:
+    """Of all approved bundles: the counts that are kept of all, less the copies of the few that are not approved."""
+    others = sa.select(copy.c.service, copy.c.state, sa.literal(-1), -_size())
+    not_approved = bundle.c.decision != sa.literal_column(f"'{Decision.APPROVED}'")  # as the index has it
+    others = _joined(others).where(copy.c.service.in_(scope.services), not_approved)
+    return sa.union_all(*count_rows(), others)
 
 
 def broken(connection: sa.Connection, scope: Scope) -> list[CopyRecord]:
@@ -137,7 +165,11 @@ def manifests(connection: sa.Connection, service: ServiceName, bundle_ids: Seque
 
 def _auditable(scope: Scope) -> sa.Select[Any]:
     query = sa.select(copy.c.id, copy.c.service, copy.c.checked_at, _size().label("size_bytes"))
-    return _joined(query).where(_in_scope(scope), copy.c.state.in_(AUDITABLE))
+    return _joined(query).where(_is_auditable(scope))
+
+
+def _is_auditable(scope: Scope) -> sa.ColumnElement[bool]:
+    return sa.and_(_in_scope(scope), copy.c.state.in_(AUDITABLE))
 
 
 def _joined(query: sa.Select[Any]) -> sa.Select[Any]:
@@ -161,17 +193,20 @@ def _compared_before(time: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(copy.c.checked_at.is_(None), copy.c.checked_at <= time)
 
 
-def _sample(connection: sa.Connection, wanted: sa.Select[Any], part: float, seed: int) -> sa.Select[Any]:
-    """That part of the copies, at least one; the same ones for the same seed and the same copies."""
-    whole = wanted.subquery()
+def _drawn(
+    connection: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]], part: float, seed: int
+) -> sa.Select[Any]:
+    """The numbers of that part of the copies, at least one; the same ones for the same seed and the same copies."""
+    # Only what chooses is read of all of them, and no file.
+    whole = sa.select(copy.c.id).join(bundle, bundle.c.id == copy.c.bundle_id).where(*conditions).subquery()
     number = connection.scalar(sa.select(sa.func.count()).select_from(whole)) or 0
-    lot = sa.func.md5(sa.func.concat(seed, ":", whole.c.id))
-    return sa.select(whole).order_by(lot, whole.c.id).limit(math.ceil(number * part))
+    lot = sa.func.hashint8extended(whole.c.id, seed)
+    return sa.select(whole.c.id).order_by(lot, whole.c.id).limit(math.ceil(number * part))
 
 
-def _least_recent_first(wanted: sa.Select[Any]) -> sa.Select[Any]:
+def _least_recent_first(wanted: sa.Select[Any], choice: Choice) -> sa.Select[Any]:
     inner = wanted.subquery()
-    return sa.select(inner).order_by(inner.c.checked_at.asc().nulls_first(), inner.c.id)
+    return sa.select(inner).order_by(inner.c.checked_at.asc().nulls_first(), inner.c.id).limit(choice.limit)
 
 
 def _sliced(rows: sa.CursorResult[Any], size_bytes: int, files: int) -> Iterator[AuditSlice]:

@@ -30,9 +30,13 @@ class Counted:
 
 def counted(connection: sa.Connection) -> list[Counted]:
     """All copies by service and state, in this order; states without any are left out."""
+    return _counts(connection, sa.union_all(*count_rows()).subquery())
+
+
+def count_rows() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """Rows whose sums are the counts: `service`, `state`, `copies`, `size_bytes`."""
     kept = sa.select(copy_count.c.service, copy_count.c.state, copy_count.c.copies, copy_count.c.size_bytes)
-    both = kept.union_all(_unrecorded()).subquery()
-    return _counts(connection, both)
+    return kept, _unrecorded()
 
 
 def recounted(connection: sa.Connection) -> list[Counted]:

@@ -221,7 +221,12 @@ copy = Table(
     _one_of("state", CopyState),
     UniqueConstraint("file_id", "service"),
     Index("ix_copy_bundle_id_service", "bundle_id", "service"),
-    Index("ix_copy_service_checked_at", "service", "checked_at"),
+    Index(
+        "ix_copy_service_checked_at",
+        "service",
+        text("checked_at NULLS FIRST"),
+        postgresql_where=text("state IN ('VERIFIED', 'DURABLE')"),
+    ),
     Index("ix_copy_attempt_id", "attempt_id", postgresql_where=text("attempt_id IS NOT NULL")),
     Index("ix_copy_needs_attention", "bundle_id", postgresql_where=text("needs_attention")),
     Index("ix_copy_retry_at", "bundle_id", postgresql_where=text("retry_at IS NOT NULL")),
