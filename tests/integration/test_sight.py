@@ -90,7 +90,7 @@ def test_a_directory_that_is_empty_is_not_marked(facility: Facility) -> None:
 def test_a_new_catalogue_takes_the_id_that_the_directories_carry(facility: Facility) -> None:
     (old,) = rows_of(facility.site.catalogue.dsn, only=["site"])["site"]
     with psycopg.connect(facility.site.catalogue.dsn) as conn:
-        conn.execute("DELETE FROM site")
+        conn.execute("UPDATE site SET id = gen_random_uuid(), omero_uuid = NULL")  # as a new one begins
     with open_site(facility.site.settings, clock=facility.clock) as site:
         initialise(site)
     (new,) = rows_of(facility.site.catalogue.dsn, only=["site"])["site"]

@@ -471,10 +471,19 @@ def without_manifest(
     return [(row.id, BundleName(row.name)) for row in connection.execute(ready.order_by(bundle.c.id).limit(most))]
 
 
-def manifest_written(connection: sa.Connection, bundle_id: int, service: ServiceName, directory: str) -> None:
-    """Record that the bundle's manifest lies on the service; two processes may have written the same one."""
+def manifest_written(
+    connection: sa.Connection, bundle_id: int, service: ServiceName, directory: str, *, files: int
+) -> bool:
+    """Record that the bundle's manifest, of so many files, lies on the service; two may have written the same one.
+
+    False if the bundle gained files meanwhile, as where this process slept: then another manifest has to be written.
+    """
+    of_now = sa.select(bundle.c.file_count).where(bundle.c.id == bundle_id)
+    if connection.scalar(of_now.with_for_update(read=True)) != files:
+        return False
     values = {"bundle_id": bundle_id, "service": service, "directory": directory, "written_at": now(connection)}
     connection.execute(insert(manifest).values(**values).on_conflict_do_nothing())
+    return True
 
 
 def forget_manifests(connection: sa.Connection, bundle_id: int) -> None:

@@ -93,7 +93,7 @@ def insert(connection: sa.Connection, found: FoundBundle) -> int:
     _set_state(connection, number, found)
     _insert_copies(connection, number, found.copies)
     for service, directory in found.manifests.items():
-        manifest_written(connection, number, service, directory)
+        manifest_written(connection, number, service, directory, files=len(found.bundle.files))
     record(connection, number, EVENT, new=found.residency, detail=found.detail)
     return number
 

@@ -23,10 +23,16 @@ def whose(connection: sa.Connection) -> Whose | None:
 
 
 def name_site(connection: sa.Connection, known: UUID | None = None) -> Whose:
-    """Give the site its id, `known` where its directories carry one already. Done twice is done once."""
+    """Give the site its id, `known` where its directories carry one already and the catalogue is new.
+
+    A catalogue is new until it belongs to an OMERO. Done twice is done once.
+    """
     # Two may do it at once, on two hosts: one row must come of it.
     connection.execute(sa.text("LOCK TABLE site IN SHARE ROW EXCLUSIVE MODE"))
     found = whose(connection)
+    if found is not None and found.omero_uuid is None and known is not None:
+        connection.execute(sa.update(site).values(id=known))
+        return Whose(id=known, omero_uuid=None)
     if found is not None:
         return found
     made = known or uuid4()

@@ -56,7 +56,7 @@ _COMMANDS = {  # in the order of `--help`
     ),
     "worker": (
         "worker:worker",
-        "Work off what is due, now and later, until SIGTERM or Ctrl-C; the job at work is finished first.",
+        "Work off what is due, now and later, until SIGTERM or Ctrl-C: what is done is recorded, the rest handed back.",
     ),
     "mount": (
         "mount:mount",

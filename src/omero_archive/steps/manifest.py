@@ -29,7 +29,7 @@ def manifest(site: Site, bundle_id: int, service: ServiceName) -> str:
     bundle, content, attributes = expected(site, bundle_id)
     directory = _put(site.services[service], bundle, content, attributes)
     with site.catalogue.begin() as connection:
-        copies.manifest_written(connection, bundle_id, service, directory)
+        copies.manifest_written(connection, bundle_id, service, directory, files=bundle.file_count)
         if bundle.residency is Residency.RESIDENT:  # else what is noted beside it may be of a recall
             bundles.try_again(connection, bundle_id)
     return directory

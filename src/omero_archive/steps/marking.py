@@ -48,7 +48,10 @@ def _named(site: Site, markers: dict[Path, UUID]) -> UUID:
     """The site's id. A catalogue that is new takes the id that its directories carry: the old one was lost."""
     with site.catalogue.begin() as connection:
         row = whose(connection)
-        wanted = row.id if row is not None else next(iter(markers.values()), None)
+        is_new = row is None or row.omero_uuid is None
+        wanted = next(iter(markers.values()), None) if is_new else None
+        if wanted is None and row is not None:
+            wanted = row.id
         for root, marker in markers.items():
             if marker != wanted:
                 raise SettingsError(
