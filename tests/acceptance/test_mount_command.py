@@ -281,7 +281,7 @@ def test_near_that_was_never_begun_is_not_served(site: MountSite) -> None:
     near.mkdir()
     try:
         ended = site.commands.run("mount", exits=4)
-        assert "mounted?" in ended.stderr
+        assert "not mounted on this host" in ended.stderr
     finally:
         near.rmdir()
         near.with_name("Elsewhere").rename(near)

@@ -63,9 +63,10 @@ def test_a_disk_that_cannot_be_read_when_it_is_only_asked_is_an_error_with_a_nam
         return lstat(name, **named)
 
     # Each time: what fails once among many is asked for again alone.
-    with monkeypatch.context() as patch, pytest.raises(DiskFailed, match="Input/output error"):
-        patch.setattr(disk, "lstat", refusing)
+    monkeypatch.setattr(disk, "lstat", refusing)
+    with pytest.raises(DiskFailed, match="Input/output error"):
         release_dry(facility.site, facility.name("ics"))
+    monkeypatch.undo()
     facility.release("ics")
     with FaultyDisk(Fail(at=2, code=errno.ESTALE)), pytest.raises(DiskFailed, match="Stale file handle"):
         evict_dry(facility.site, facility.name("ics"))

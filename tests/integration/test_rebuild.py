@@ -20,6 +20,7 @@ from omero_archive.catalogue.history import chapters
 from omero_archive.demo.site import DemoSite
 from omero_archive.errors import (
     FixityMismatch,
+    NotMounted,
     ObjectMissing,
     OriginalUnfit,
     PermitRefused,
@@ -550,12 +551,26 @@ def test_a_disk_that_is_not_mounted_makes_no_bundle(facility: Facility) -> None:
     facility.site._trees.clear()
     managed.rename(managed.with_name("unmounted"))
     managed.mkdir()
-    error = failed(rebuilt(facility), facility.name("ics")).error
-    assert isinstance(error, SourceVanished)
+    with pytest.raises(NotMounted):
+        rebuilt(facility)
     assert not is_known(facility, "ics")
     managed.rmdir()
     managed.with_name("unmounted").rename(managed)
     facility.site._trees.clear()
+    made(rebuilt(facility), facility.name("ics"))
+
+
+def test_a_part_of_the_repository_that_is_not_mounted_makes_no_bundle(facility: Facility) -> None:
+    facility.released("ics")
+    lose_catalogue(facility)
+    part = facility.demo.path(facility.demo.fileset("ics").keys[0]).parents[3]
+    part.rename(part.with_name("unmounted"))
+    part.mkdir()
+    error = failed(rebuilt(facility), facility.name("ics")).error
+    assert isinstance(error, SourceVanished)
+    assert not is_known(facility, "ics")
+    part.rmdir()
+    part.with_name("unmounted").rename(part)
     made(rebuilt(facility, go_on=True), facility.name("ics"))
 
 

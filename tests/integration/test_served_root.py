@@ -13,7 +13,7 @@ from omero_archive.app import initialise
 from omero_archive.errors import RootNotServed
 from omero_archive.states import Residency
 from omero_archive.steps.release import release
-from site_fixtures import Facility, MakeFacility, disk_below, left_below, rows_of
+from site_fixtures import Facility, MakeFacility, left_below, rows_of
 
 NOT_SHOWN = "does not show what lies in .*{}.*Start `omero-archive mount`"
 
@@ -54,7 +54,7 @@ def test_nothing_is_changed_when_nothing_serves_the_root(facility: Facility, at_
     facility.demo.archive_root.rmdir()
     refuse(facility, RootNotServed, NOT_SHOWN.format("No such file or directory"))
     assert facility.is_as_before("ics")
-    assert not disk_below(near_of(facility))
+    assert not left_below(near_of(facility))
 
 
 def test_nothing_is_changed_when_a_mount_shows_other_things(

@@ -682,7 +682,7 @@ def test_a_repository_that_is_not_mounted_is_not_a_thousand_missing_links(facili
     facility.site._trees.clear()
     (one,) = not_looked(facility)
     assert (one.place, one.name) == ("OMERO's disk", "ManagedRepository")
-    assert "Is it mounted?" in one.reason
+    assert "not mounted on this host" in one.reason
     managed.rmdir()
     facility.site._trees.clear()
     assert [one.name for one in not_looked(facility)] == ["ManagedRepository"]

@@ -1,8 +1,10 @@
 """Builds the demo's OMERO, tells the story and clears away, or leaves everything for a person to try."""
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from omero_archive.demo.site import DemoSite, build_site, settings_toml
 from omero_archive.demo.story import Story, settings_path, tell
 from omero_archive.errors import WrongUse
 from omero_archive.settings import load_settings
+
+_REMOVAL_SECONDS = 10.0
 
 
 def run_demo(
@@ -69,7 +73,24 @@ def remove_demo(directory: Path) -> None:
         raise WrongUse(f"{place} is not a demo that was kept; nothing was removed.")
     unmount(settings_path(place), load_settings(settings_path(place)).archive.root)
     postgres.remove()
-    shutil.rmtree(place)
+    _remove_all(place)
+
+
+def _remove_all(place: Path) -> None:
+    """Remove the directory. A simulator that goes on until its directory is gone may still write into it."""
+    until = time.monotonic() + _REMOVAL_SECONDS
+    while True:
+        try:
+            shutil.rmtree(place)
+        except FileNotFoundError:  # of one name, which somebody else removed, or of all
+            if not place.exists():
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(0.1)
 
 
 def _place(directory: Path | None) -> Path:

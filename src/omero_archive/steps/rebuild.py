@@ -59,7 +59,7 @@ def rebuild(site: Site, wanted: Plan, *, dry_run: bool = False) -> Iterator[Outc
     """Put the bundles in, one after the other; what became of each.
 
     May be killed anywhere: each bundle is in whole or not at all. Raises `Busy` while another rebuild runs,
-    `OriginalUnfit` if the repository or `near` cannot be opened, `DatabaseUnavailable`, and `ServiceUnavailable`
+    `NotMounted` if the repository or `near` is not seen here, `DatabaseUnavailable`, and `ServiceUnavailable`
     when a whole service stops answering.
     """
     _ = site.near, site.tree(site.settings.omero.managed_repository)
