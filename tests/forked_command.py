@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from omero_archive.cli.main import main
+from preloading import import_all
 
 
 def run(order: dict[str, object]) -> int:
@@ -61,5 +62,6 @@ def _become(order: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
+    import_all()
     for line in sys.stdin:
         print(run(json.loads(line)), flush=True)

@@ -33,6 +33,7 @@ from omero_archive.app import initialise, open_site
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
 from omero_archive.cli import main as command_line
+from omero_archive.cli.lazily import LazyGroup
 from omero_archive.demo.site import DemoSite, PostgresServer
 from omero_archive.errors import ArchiveError
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
@@ -46,6 +47,7 @@ from omero_archive.steps.recall import recall, request_recall
 from omero_archive.steps.release import release
 from omero_archive.steps.site import Site
 from omero_archive.testing.faulty_disk import STOPPED, Call, Fault, FaultyDisk
+from preloading import import_all
 from site_fixtures import sha256_of, write_settings
 from witness import Witness
 
@@ -99,7 +101,10 @@ class CrashSite:
         self.fileset = template.fileset(slug)
         self.reference = self.fileset.reference
         self.name = BundleName(self.reference.replace(":", "-"))
-        self._app = typer.main.get_command(command_line.app)  # built once, not in every child
+        import_all()
+        self._app = typer.main.get_command(command_line.app)
+        assert isinstance(self._app, LazyGroup)
+        _ = list(self._app.commands.values())  # built once, not in every child
         self._build()
 
     def _build(self) -> None:
