@@ -43,6 +43,10 @@ class MarkedTree(Tree):
         with Reading(fd) as file:
             return file.read(_LARGEST_MARKER)
 
+    def has_marker(self, relative: str) -> bool:
+        """Whether something lies there, without opening it: it may be on tape. Never asks for a proof itself."""
+        return self._unproved.look(relative) is not None
+
     def is_at_its_path(self) -> bool:
         """Whether its path still leads to this directory, not to what was mounted over it or left below a mount."""
         try:

@@ -380,10 +380,10 @@ class Mount:
     def _prove(self, tree: MarkedTree) -> None:
         """Raise `ServiceUnavailable` unless the marker is there: asked again before anything counts as not there."""
         try:
-            marker = tree.marker(MARKER)
+            is_there = tree.has_marker(MARKER)
         except (OSError, UnsafePath) as error:
             raise ServiceUnavailable(f"{self._name}: {tree.path(MARKER)}: {error}.") from error
-        if marker is None:
+        if not is_there:
             raise ServiceUnavailable(
                 f"{self._name}: {tree.path(MARKER)} is missing; the archive is not mounted, or `omero-archive "
                 "init` was never run."

@@ -32,6 +32,7 @@ from omero_archive.errors import (
     SourceRotted,
 )
 from omero_archive.model import Key, ServiceName
+from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Incoming, Service, Staged
 from omero_archive.services.arkivum import ArkivumService
 from omero_archive.testing.arkivum import Simulator
@@ -560,6 +561,17 @@ def test_a_recall_that_another_process_asked_for_is_asked_for_again_without_harm
     other.stage([A])
     site.pass_by(RECALL)
     assert content_of(other, A) == CONTENT
+
+
+def test_a_mount_whose_marker_is_on_tape_is_known_without_reading_it(site: Site, stored: ArkivumService) -> None:
+    site.pass_by(GREEN)
+    before = site.reads_while_offline()
+    assert site.simulator.autoclear(site.at(MARKER)) == 1
+    assert status_of(stored, A).staged is Staged.ONLINE
+    assert content_of(stored, A) == CONTENT
+    assert stored.unseen() is None
+    assert status_of(stored, Key("no such object")).present is Answer.NO
+    assert site.reads_while_offline() == before
 
 
 def test_completed_is_not_believed(site: Site, stored: ArkivumService) -> None:
