@@ -81,6 +81,7 @@ class Mover:
     def at_work(self, queues: Sequence[str], streams: int) -> Iterator[Self]:
         """Be a worker meanwhile. Raises `DatabaseUnavailable` only later, when something is claimed."""
         self._queues, self._streams, self._stopped = tuple(queues), streams, None
+        self._site.catalogue.be_brief(self._stalled_after)
         self._pulse = _Pulse(self, self._site.catalogue, self._stalled_after)
         self._pulse.start()
         try:
@@ -222,6 +223,7 @@ class _Pulse:
         self._stalled_s = stalled_after.total_seconds()
         patience_s = max(_LEAST_PATIENCE_S, self._stalled_s / 3)
         self._catalogue = Catalogue(catalogue.dsn, clock=catalogue.clock, actor=catalogue.actor, patience_s=patience_s)
+        self._catalogue.be_brief(stalled_after)
         self._session: sa.Connection | None = None
         self._using = threading.Lock()
         self._over = threading.Event()

@@ -3,23 +3,28 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
 from omero_archive.catalogue.events import WROTE
-from omero_archive.catalogue.patience import connect
+from omero_archive.catalogue.patience import be_brief, connect
 from omero_archive.catalogue.seals import seal_new
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock, ServiceName
 
 SCHEMA_VERSION = "0006"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
+
+
+_SEALING = timedelta(seconds=20)
+"""Whoever seals keeps all others that have done something waiting; who is stopped meanwhile, no longer than this."""
 
 
 class Catalogue:
@@ -34,15 +39,25 @@ class Catalogue:
         self.clock = clock
         self.actor = actor
         self._has_unsealed = False
+        self._silence: timedelta | None = None
         self._engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=lambda: connect(self.dsn, patience_s),
+            creator=lambda: connect(self.dsn, patience_s, silence=self._silence),
             pool_timeout=30 if patience_s is None else patience_s,
             pool_size=5,
             max_overflow=10,
             pool_pre_ping=True,
             execution_options={"preserve_rowcount": True},  # also of INSERT ... SELECT: we report what was done
         )
+
+    def be_brief(self, silence: timedelta) -> None:
+        """From now on PostgreSQL ends a transaction of ours in which it hears nothing for so long.
+
+        For processes beside which others work: one that is stopped in mid transaction keeps its locks as long.
+        """
+        if silence != self._silence:
+            self._silence = silence
+            self._engine.dispose()  # connections that were made without
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -58,6 +73,7 @@ class Catalogue:
         if self._has_unsealed:
             self._has_unsealed = False
             with self.begin() as connection:
+                be_brief(connection, self._silence or _SEALING)
                 seal_new(connection)
 
     def session(self) -> sa.Connection:
@@ -155,8 +171,19 @@ def reached() -> Iterator[None]:
     """Raise `DatabaseUnavailable` where the catalogue's database says that it cannot be reached."""
     try:
         yield
-    except (OperationalError, InterfaceError, NoneFree, psycopg.OperationalError) as error:
+    except (DBAPIError, NoneFree, psycopg.OperationalError) as error:
+        if isinstance(error, DBAPIError) and not _is_away(error):
+            raise
         raise DatabaseUnavailable(f"the catalogue's database cannot be reached: {_first_line(error)}") from error
+
+
+def _is_away(error: DBAPIError) -> bool:
+    # PostgreSQL's end of a transaction in which we were silent is an internal error, to psycopg.
+    return (
+        isinstance(error, OperationalError | InterfaceError)
+        or error.connection_invalidated
+        or isinstance(error.orig, psycopg.errors.IdleInTransactionSessionTimeout)
+    )
 
 
 def _upgrade(connection: sa.Connection) -> None:

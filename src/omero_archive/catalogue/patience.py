@@ -4,6 +4,7 @@ The server's own bound on a statement does not help where the server hangs or th
 socket's bound does not help where only the process behind it hangs. So the waiting itself is bounded, here.
 """
 
+import os
 from collections.abc import Generator
 from datetime import timedelta
 from time import monotonic
@@ -57,11 +58,16 @@ def be_brief(connection: sa.Connection, silence: timedelta) -> None:
     connection.execute(sa.select(sa.func.set_config("idle_in_transaction_session_timeout", milliseconds, True)))
 
 
-def connect(dsn: str, patience_s: float | None) -> psycopg.Connection[Any]:
-    """A new connection; with `patience_s` one that waits no longer than that for anything. Raises `psycopg.Error`."""
+def connect(dsn: str, patience_s: float | None, *, silence: timedelta | None = None) -> psycopg.Connection[Any]:
+    """A new connection; with `patience_s` one that waits no longer than that for anything. Raises `psycopg.Error`.
+
+    With `silence` PostgreSQL ends any transaction, with its locks, in which we say nothing for so long.
+    """
+    options = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    if silence is not None:
+        options = f"{options} -c idle_in_transaction_session_timeout={max(1, int(silence.total_seconds() * 1000))}"
     if patience_s is None:
-        return _quick(psycopg.connect(lasting(dsn), application_name="omero-archive"))
-    options = conninfo_to_dict(dsn).get("options") or ""
+        return _quick(psycopg.connect(lasting(dsn), application_name="omero-archive", options=options))
     made = _PatientConnection.connect(
         lasting(dsn),
         application_name="omero-archive",
