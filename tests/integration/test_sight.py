@@ -344,17 +344,17 @@ def test_a_rate_is_shared_with_the_streams_of_other_workers(make_facility: MakeF
     assert throttle is not None
     rates: list[float] = []
     facility.site.progress = lambda *_: rates.append(throttle.rate)
-    with facility.site.catalogue.begin() as connection:
-        other = claims.register(connection, Host(label="other", name="other", pid=1), ("copy",), 3)
-    with psycopg.connect(facility.site.catalogue.dsn) as conn:
-        for _ in range(3):
-            conn.execute(
-                "INSERT INTO attempt (worker_id, step, service, files, size_bytes, begun_at, beat_at)"
-                " VALUES (%s, 'copy', 'tape', 1, 1, clock_timestamp(), clock_timestamp() + interval '1 hour')",
-                (other,),
-            )
-        conn.execute("UPDATE worker SET beat_at = clock_timestamp() + interval '1 hour' WHERE id = %s", (other,))
-    facility.work()
+    with facility.site.catalogue.session() as alive:  # as long as it has its session
+        other = claims.register(alive, Host(label="other", name="other", pid=1), ("copy",), 3)
+        with psycopg.connect(facility.site.catalogue.dsn) as conn:
+            for _ in range(3):
+                conn.execute(
+                    "INSERT INTO attempt (worker_id, step, service, files, size_bytes, begun_at, beat_at)"
+                    " VALUES (%s, 'copy', 'tape', 1, 1, clock_timestamp(), clock_timestamp() + interval '1 hour')",
+                    (other,),
+                )
+            conn.execute("UPDATE worker SET beat_at = clock_timestamp() + interval '1 hour' WHERE id = %s", (other,))
+        facility.work()
     assert rates[0] == pytest.approx(1e9 / 4)
 
 
