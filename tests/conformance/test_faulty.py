@@ -52,7 +52,7 @@ def bench_of(service: FaultyService, clock: Clock) -> Bench:
     """A bench that can do all that the faults can."""
 
     def stage_in(_: object) -> None:
-        clock.now += STAGING
+        clock.advance(STAGING)
 
     return bench_for(
         service,
@@ -192,12 +192,12 @@ def test_an_offline_object_must_be_staged(service: FaultyService, clock: Clock) 
     with pytest.raises(ObjectOffline):
         content_of(service, A)
     service.stage([A])
-    clock.now += timedelta(hours=2)
+    clock.advance(timedelta(hours=2))
     service.stage([A])
     assert status_of(service, A).staged is Staged.STAGING
     with pytest.raises(ObjectOffline):
         content_of(service, A)
-    clock.now += timedelta(hours=1)
+    clock.advance(timedelta(hours=1))
     assert status_of(service, A).staged is Staged.ONLINE
     assert content_of(service, A) == b"bytes"
 

@@ -97,7 +97,7 @@ def bench_of(clock: Clock) -> Callable[..., Bench]:
     """A bench whose time is the clock's."""
 
     def wait(seconds: float) -> None:
-        clock.now += timedelta(seconds=seconds)
+        clock.advance(timedelta(seconds=seconds))
 
     def make(service: MemoryService, **given: object) -> Bench:
         settings: dict[str, object] = {

@@ -46,7 +46,7 @@ class TestMemoryAsTape(ServiceConformance):
     @pytest.fixture
     def bench(self, service: MemoryService, clock: Clock) -> Bench:
         def wait(seconds: float) -> None:
-            clock.now += timedelta(seconds=seconds)
+            clock.advance(timedelta(seconds=seconds))
 
         return bench_for(
             service,
@@ -63,7 +63,7 @@ class TestMemoryAsTapeThatKeepsThemOnline(TestMemoryAsTape):
     @pytest.fixture
     def bench(self, service: MemoryService, clock: Clock) -> Bench:
         def move_on(_: object) -> None:
-            clock.now += timedelta(days=1)
+            clock.advance(timedelta(days=1))
 
         return bench_for(service, make_readable=move_on, make_durable=move_on, take_offline=service.evict)
 
@@ -72,16 +72,16 @@ def test_an_object_comes_online_so_long_after_it_was_asked_for_first(tape: Memor
     tape.put(A, reader(b"bytes"), None)
     assert (status_of(tape, A).staged, status_of(tape, A).durable) == (Staged.OFFLINE, Answer.NO)
     tape.stage([A])
-    clock.now += timedelta(hours=2)
+    clock.advance(timedelta(hours=2))
     tape.stage([A])
     assert status_of(tape, A).staged is Staged.STAGING
     with pytest.raises(ObjectOffline):
         tape.open(A)
-    clock.now += timedelta(hours=1)
+    clock.advance(timedelta(hours=1))
     assert content_of(tape, A) == b"bytes"
     tape.evict(A)
     assert status_of(tape, A).staged is Staged.OFFLINE
-    clock.now += timedelta(days=1)
+    clock.advance(timedelta(days=1))
     assert status_of(tape, A).durable is Answer.YES
 
 

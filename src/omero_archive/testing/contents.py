@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from omero_archive.digests import FixityDigests
 from omero_archive.errors import BrokenInvariant
@@ -44,10 +45,16 @@ class SteppedReader:
 
 
 class Clock:
-    """A clock that stands until it is moved: `clock.now += timedelta(hours=3)`."""
+    """A clock that stands until it is moved: `clock.advance(timedelta(hours=3))`, from any thread."""
 
     def __init__(self, now: datetime = datetime(2026, 11, 23, tzinfo=UTC)) -> None:
         self.now = now
+        self._moving = threading.Lock()
+
+    def advance(self, by: timedelta) -> None:
+        """Move it on. Of two threads that do so at once none puts it back."""
+        with self._moving:
+            self.now += by
 
     def __call__(self) -> datetime:
         return self.now
