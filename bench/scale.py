@@ -1,9 +1,10 @@
 """`python -m bench.scale`: how every command's time and memory grow from 10^3 to 10^6 originals.
 
 For each size a synthetic site is made (`scale_site.py`), every command is run on it once as a process, and the site is
-deleted. A time is that of the whole process, start of Python and all; a memory is the largest resident set of that
-process. Databases and names are as warm as making the site left them. What is compared with, in the same run and on
-the same site, is named in the table: plain SQL over the same rows, `find -printf` over the same files, `ln -sf`.
+deleted; then a plate of as many real files, 10^5 at most, goes through its whole life on a site of 1000. A time is that
+of the whole process, start of Python and all; a memory is the largest resident set of that process. Databases and names
+are as warm as making the site left them. What is compared with, in the same run and on the same site, is named in the
+table: plain SQL over the same rows, `find -printf` over the same files, `ln -sf`.
 
 Writes `build/bench-scale.json`, the pictures `docs/explanation/at-scale-*.svg` and the table of at-scale.md.
 """
@@ -55,12 +56,23 @@ class Options:
     plate: int
 
 
-class ScaleBench:
-    """Measures one site."""
+LIFE = {
+    "run: copy, verify and confirm a plate": ("run",),
+    "release of a plate": ("release", "{plate}"),
+    "evict of a plate": ("evict", "{plate}"),
+    "recall of a plate": ("recall", "{plate}"),
+    "unarchive of a plate": ("unarchive", "{plate}"),
+}
+"""What is done with a plate after `add`, in this order."""
 
-    def __init__(self, site: ScaleSite, options: Options) -> None:
+
+class ScaleBench:
+    """Measures one site. `originals` is the size that the points are told for."""
+
+    def __init__(self, site: ScaleSite, options: Options, *, originals: int) -> None:
         self._site = site
         self._options = options
+        self._originals = originals
         self._log = site.directory / "log"
         self.points: list[Point] = []
 
@@ -86,6 +98,15 @@ class ScaleBench:
         self._command("reconcile", files, "reconcile", peer=("find -printf", self._found))
         self._plate()
         self._release()
+        return self.points
+
+    def life(self) -> list[Point]:
+        """A plate of so many files, from its copy to its return."""
+        self._ours("run")  # what the site has to do itself
+        plate = add_plate(self._site, self._originals)
+        self._ours("add", plate.reference)
+        for name, arguments in LIFE.items():
+            self._command(name, self._originals, *(each.format(plate=plate.reference) for each in arguments))
         return self.points
 
     def _command(
@@ -122,7 +143,7 @@ class ScaleBench:
         name = name if not name.startswith("closure") else "closure and add of a plate"
         point = Point(
             name=name,
-            originals=self._site.files,
+            originals=self._originals,
             work=work,
             seconds=taken.seconds,
             peak_bytes=taken.peak_bytes,
@@ -130,7 +151,7 @@ class ScaleBench:
             peer_s=peer_s,
         )
         self.points.append(point)
-        print(f"  {self._site.files:>9} {name:44} {taken.seconds:8.2f} s {taken.peak_bytes / 1e6:6.0f} MB", flush=True)
+        print(f"  {self._originals:>9} {name:44} {taken.seconds:8.2f} s {taken.peak_bytes / 1e6:6.0f} MB", flush=True)
 
     # ---- the others
 
@@ -195,25 +216,24 @@ def measure(options: Options) -> list[Point]:
     """All sizes, one after the other."""
     points: list[Point] = []
     for size in options.sizes:
-        with _place(options.directory) as place:
-            started = perf_counter()
-            site = build(place / "site", size)
-            print(
-                f"{size} originals in {len(site.units)} filesets: made in {perf_counter() - started:.0f} s", flush=True
-            )
-            try:
-                points += ScaleBench(site, options).all()
-            finally:
-                remove(place / "site")
+        with _site(options.directory, size) as site:
+            points += ScaleBench(site, options, originals=size).all()
+    for size in sorted({min(size, options.plate) for size in options.sizes}):
+        with _site(options.directory, QUICK[0]) as site:
+            points += ScaleBench(site, options, originals=size).life()
     return points
 
 
 @contextmanager
-def _place(directory: Path) -> Iterator[Path]:
+def _site(directory: Path, files: int) -> Iterator[ScaleSite]:
     place = Path(tempfile.mkdtemp(prefix="oa-scale.", dir=directory))
     try:
-        yield place
+        started = perf_counter()
+        site = build(place / "site", files)
+        print(f"{files} originals in {len(site.units)} filesets: made in {perf_counter() - started:.0f} s", flush=True)
+        yield site
     finally:
+        remove(place / "site")
         shutil.rmtree(place, ignore_errors=True)
 
 

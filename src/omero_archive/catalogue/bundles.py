@@ -7,8 +7,9 @@ from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import BigInteger
 
-from omero_archive.catalogue.arrays import copy_in, rows_given
+from omero_archive.catalogue.arrays import array, copy_in, rows_given
 from omero_archive.catalogue.events import actor, now, record
 from omero_archive.catalogue.tables import bundle, file, image
 from omero_archive.errors import BrokenInvariant, UnknownObject, WrongState
@@ -219,14 +220,26 @@ def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[Bundl
 
 def files(connection: sa.Connection, bundle_id: int) -> tuple[FileRecord, ...]:
     """The files of a bundle, by number."""
-    rows = connection.execute(sa.select(file).where(file.c.bundle_id == bundle_id).order_by(file.c.id))
-    return tuple(file_record(row) for some in rows.partitions(1000) for row in some)
+    return tuple(each_file(connection, bundle_id))
 
 
 def each_file(connection: sa.Connection, bundle_id: int) -> Iterator[FileRecord]:
     """The files of a bundle, by number, read as they are asked for: memory does not grow with them."""
     query = sa.select(file).where(file.c.bundle_id == bundle_id).order_by(file.c.id)
     return map(file_record, connection.execute(query.execution_options(yield_per=1000)))
+
+
+def in_pages(connection: sa.Connection, bundle_id: int, size: int) -> list[list[int]]:
+    """The numbers of a bundle's files, at most `size` to a page."""
+    query = sa.select(file.c.id).where(file.c.bundle_id == bundle_id).order_by(file.c.id)
+    ids = list(connection.scalars(query))
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def files_of_page(connection: sa.Connection, page: Sequence[int]) -> tuple[FileRecord, ...]:
+    """The files with these numbers, by number."""
+    query = sa.select(file).where(file.c.id == sa.any_(array(page, BigInteger))).order_by(file.c.id)
+    return tuple(map(file_record, connection.execute(query)))
 
 
 def images(connection: sa.Connection, bundle_id: int) -> tuple[ImageRecord, ...]:

@@ -385,12 +385,18 @@ def by_ids(connection: sa.Connection, ids: Sequence[int], *, states: Sequence[Co
     return [_copy_record(row) for row in connection.execute(_with_file().where(wanted).order_by(copy.c.id))]
 
 
-def evidence(connection: sa.Connection, bundle_id: int) -> dict[int, list[CopyEvidence]]:
-    """For each file of a bundle, what is known of its copies."""
+def of_files(connection: sa.Connection, file_ids: Sequence[int]) -> list[CopyRecord]:
+    """All copies of these files, by number."""
+    query = _with_file().where(copy.c.file_id == sa.any_(array(file_ids, BigInteger))).order_by(copy.c.id)
+    return [_copy_record(row) for row in connection.execute(query)]
+
+
+def evidence(connection: sa.Connection, file_ids: Sequence[int]) -> dict[int, list[CopyEvidence]]:
+    """For each of these files, by its number, what is known of its copies."""
     columns = (copy.c.file_id, copy.c.service, copy.c.state, copy.c.sha256, copy.c.confirmed_at)
-    rows = connection.execute(sa.select(*columns).where(copy.c.bundle_id == bundle_id))
+    rows = connection.execute(sa.select(*columns).where(copy.c.file_id == sa.any_(array(file_ids, BigInteger))))
     known: dict[int, list[CopyEvidence]] = {}
-    for file_id, service, state, sha256, confirmed_at in (row for some in rows.partitions(1000) for row in some):
+    for file_id, service, state, sha256, confirmed_at in rows:
         known.setdefault(file_id, []).append(
             CopyEvidence(service=ServiceName(service), state=CopyState(state), sha256=sha256, confirmed_at=confirmed_at)
         )

@@ -18,12 +18,11 @@ from omero_archive.errors import (
     WrongState,
 )
 from omero_archive.files import Entry, EntryKind, Tree, disk_errors, same_file, translated, unchanged
-from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
+from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import MarkFacts, mark, read_flags
-from omero_archive.omero.offline import OfflineProof
-from omero_archive.states import Decision, Permit, Residency
+from omero_archive.states import Decision, Residency
 from omero_archive.steps.originals import entries
 from omero_archive.steps.permits import permits
 from omero_archive.steps.proof import proof
@@ -43,11 +42,11 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     with site.lock_bundle(name):
         bundle = load(site, name)
         files = _files(site, bundle)
-        granted, offline = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
+        why = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
         if rehash:
             files = _files(site, bundle)  # again: those that were read anew have another identity now
         now_in_omero = _same_in_omero(site, bundle, files)
-        _intend(site, bundle, now_in_omero, proof(site, bundle, files, granted, offline=offline))
+        _intend(site, bundle, now_in_omero, why)
         mark_in_omero(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
         require_shown(site, files)
@@ -75,8 +74,8 @@ def load(site: Site, name: BundleName) -> BundleRecord:
 
 def _require_releasable(
     site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool, dry_run: bool
-) -> tuple[dict[Key, Permit], OfflineProof]:
-    """What the release rests on; raises whatever forbids it. OMERO's state is asked for last."""
+) -> dict[str, object]:
+    """The proof that the release may be; raises whatever forbids it. OMERO's state is asked for last."""
     if bundle.residency is not Residency.RESIDENT:
         raise WrongState(f"{bundle.name} is {bundle.residency}; only a RESIDENT bundle can be released.")
     if bundle.intent not in (None, INTENT):
@@ -91,7 +90,7 @@ def _require_releasable(
             if not rehash:
                 raise _touched(bundle, file, found)
             _rehash(site, file, dry_run=dry_run)
-    return granted, site.prove_offline()
+    return proof(site, bundle, files, granted, offline=site.prove_offline())
 
 
 def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:

@@ -28,8 +28,8 @@ def path_status(site: Site, key: Key) -> PathStatus:
     with site.catalogue.begin() as connection:
         bundle = bundles.by_key(connection, key)
         files = () if bundle is None else bundles.files(connection, bundle.id)
-        evidence = {} if bundle is None else copies.evidence(connection, bundle.id)
-    file = next((file for file in files if file.key == key), None)
+        file = next((file for file in files if file.key == key), None)
+        evidence = {} if file is None else copies.evidence(connection, [file.id])
     if bundle is None or file is None:
         sentence = f"not under archiving; on disk: {_on_disk(site, key, entry)}"
         return PathStatus(key=key, sentence=sentence, bundle=None, file=None, copies=())
