@@ -296,7 +296,8 @@ class Facility:
 
     def evidence(self, slug: str) -> list[CopyEvidence]:
         with self.site.catalogue.begin() as connection:
-            found = copy_queries.evidence(connection, self.record(slug).id)
+            files = bundles.files(connection, self.record(slug).id)
+            found = copy_queries.evidence(connection, [file.id for file in files])
         return [one for known in found.values() for one in known]
 
 

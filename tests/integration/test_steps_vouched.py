@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from offline_service import OfflineService
-from omero_archive.catalogue import copies
+from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.copies import FIXITY_OF_SERVICE, READ_BACK
 from omero_archive.model import Clock, Key, ServiceName
 from omero_archive.service import Answer, Capabilities, Incoming, ObjectStatus, Outcome
@@ -197,7 +197,8 @@ def test_a_durable_copy_whose_digest_is_reported_no_more_is_not_freshly_confirme
     md5.reports = None
     facility.clock.advance(hours=1)
     with facility.site.catalogue.begin() as connection:
-        known = copies.of_bundle(connection, facility.record("ics").id)
+        number = facility.record("ics").id
+        known = copies.of_bundle(connection, number, bundles.files(connection, number))
     confirm.record(facility.site, confirm.ask(facility.site, TAPE, known))
     assert (column(facility, "state"), column(facility, "confirmed_at")) == ({CopyState.DURABLE}, {before})
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from sys import intern
 from typing import Any
 
 import sqlalchemy as sa
@@ -229,6 +230,11 @@ def each_file(connection: sa.Connection, bundle_id: int) -> Iterator[FileRecord]
     return map(file_record, connection.execute(query.execution_options(yield_per=1000)))
 
 
+def keys(connection: sa.Connection, bundle_id: int) -> set[Key]:
+    """The keys of a bundle's files."""
+    return set(connection.scalars(sa.select(file.c.key).where(file.c.bundle_id == bundle_id)))
+
+
 def in_pages(connection: sa.Connection, bundle_id: int, size: int) -> list[list[int]]:
     """The numbers of a bundle's files, at most `size` to a page."""
     query = sa.select(file.c.id).where(file.c.bundle_id == bundle_id).order_by(file.c.id)
@@ -451,14 +457,17 @@ def waits(connection: sa.Connection, number: int, message: str, retry_at: dateti
 
 
 def file_record(row: Any) -> FileRecord:
-    """A row with the columns of `file` as a record."""
+    """A row with the columns of `file` as a record.
+
+    Texts that come again with each look at the same file, or with each file, are in memory once: a plate has 10^5.
+    """
     checksum = None
     if row.algorithm is not None and row.checksum is not None:
-        checksum = Checksum(algorithm=row.algorithm, value=row.checksum)
+        checksum = Checksum(algorithm=intern(row.algorithm), value=row.checksum)
     original = OriginalFile(
         kind=FileKind(row.kind),
         omero_id=row.omero_id,
-        key=Key(row.key),
+        key=Key(intern(row.key)),
         size_bytes=row.recorded_size,
         checksum=checksum,
     )
@@ -469,7 +478,7 @@ def _source_read(row: Any) -> SourceRead | None:
     if row.read_at is None:
         return None
     return SourceRead(
-        fixity=Fixity(size_bytes=row.size_bytes, sha256=row.sha256, xxh3=row.xxh3),
+        fixity=Fixity(size_bytes=row.size_bytes, sha256=intern(row.sha256), xxh3=row.xxh3),
         identity=FileIdentity(
             device=row.device,
             inode=row.inode,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from sys import intern
 from types import MappingProxyType
 from typing import Any
 
@@ -371,12 +372,23 @@ def failed(
 # ---- what is known
 
 
-def of_bundle(connection: sa.Connection, bundle_id: int, *, service: ServiceName | None = None) -> list[CopyRecord]:
-    """All copies of a bundle, by number."""
-    query = _with_file().where(copy.c.bundle_id == bundle_id).order_by(copy.c.id)
-    if service is not None:
-        query = query.where(copy.c.service == service)
-    return [_copy_record(row) for some in connection.execute(query).partitions(1000) for row in some]
+def of_bundle(connection: sa.Connection, bundle_id: int, files: Sequence[FileRecord]) -> list[CopyRecord]:
+    """All copies of a bundle, by number, each with its file from `files`: of a plate they are in memory once."""
+    known = {file.id: file for file in files}
+    columns = (copy.c.id, copy.c.file_id, copy.c.service, copy.c.state, copy.c.attempts, copy.c.digests)
+    query = sa.select(*columns).where(copy.c.bundle_id == bundle_id).order_by(copy.c.id)
+    return [
+        CopyRecord(
+            id=row.id,
+            service=ServiceName(intern(row.service)),
+            state=CopyState(row.state),
+            attempts=row.attempts,
+            file=known[row.file_id],
+            digests=row.digests,
+        )
+        for row in connection.execute(query.execution_options(yield_per=1000))
+        if row.file_id in known
+    ]
 
 
 def by_ids(connection: sa.Connection, ids: Sequence[int], *, states: Sequence[CopyState]) -> list[CopyRecord]:
@@ -398,7 +410,12 @@ def evidence(connection: sa.Connection, file_ids: Sequence[int]) -> dict[int, li
     known: dict[int, list[CopyEvidence]] = {}
     for file_id, service, state, sha256, confirmed_at in rows:
         known.setdefault(file_id, []).append(
-            CopyEvidence(service=ServiceName(service), state=CopyState(state), sha256=sha256, confirmed_at=confirmed_at)
+            CopyEvidence(
+                service=ServiceName(intern(service)),
+                state=CopyState(state),
+                sha256=None if sha256 is None else intern(sha256),
+                confirmed_at=confirmed_at,
+            )
         )
     return known
 

@@ -90,7 +90,7 @@ def _fetch(site: Site, bundle: BundleRecord, files: Sequence[FileRecord], place:
         was_asked_for = recalls.is_open(connection, bundle.id)
     missing = prepared(site, bundle, files, place)
     with site.catalogue.begin() as connection:
-        supply = Supply(site, missing, copies.of_bundle(connection, bundle.id))
+        supply = Supply(site, missing, copies.of_bundle(connection, bundle.id, files))
     readable = [file for file in missing if supply.readable(file)]
     ids = {file.id for file in readable}
     waiting = _stage(site, bundle, supply, [file for file in missing if file.id not in ids])

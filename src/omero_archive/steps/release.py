@@ -6,6 +6,7 @@ they can be seen where links will point, then the swap of each original for a li
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
@@ -41,11 +42,11 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     """
     with site.lock_bundle(name):
         bundle = load(site, name)
+        why, checked = _require_releasable(site, bundle, rehash=rehash, dry_run=False)
+        now_in_omero = _same_in_omero(site, bundle)
         files = _files(site, bundle)
-        why = _require_releasable(site, bundle, files, rehash=rehash, dry_run=False)
-        if rehash:
-            files = _files(site, bundle)  # again: those that were read anew have another identity now
-        now_in_omero = _same_in_omero(site, bundle, files)
+        if hash(files) != checked:
+            raise WrongState(f"{name} was changed in the catalogue meanwhile; it was not released. Run it again.")
         _intend(site, bundle, now_in_omero, why)
         mark_in_omero(site, bundle, now_in_omero)
         bring_near(site, bundle, files)
@@ -58,9 +59,8 @@ def release_dry(site: Site, name: BundleName, *, rehash: bool = False) -> None:
     """Raise what `release` would raise, and change nothing."""
     with disk_errors(name):
         bundle = load(site, name)
-        files = _files(site, bundle)
-        _require_releasable(site, bundle, files, rehash=rehash, dry_run=True)
-        _same_in_omero(site, bundle, files)
+        _require_releasable(site, bundle, rehash=rehash, dry_run=True)
+        _same_in_omero(site, bundle)
 
 
 def load(site: Site, name: BundleName) -> BundleRecord:
@@ -73,9 +73,13 @@ def load(site: Site, name: BundleName) -> BundleRecord:
 
 
 def _require_releasable(
-    site: Site, bundle: BundleRecord, files: Sequence[FileRecord], *, rehash: bool, dry_run: bool
-) -> dict[str, object]:
-    """The proof that the release may be; raises whatever forbids it. OMERO's state is asked for last."""
+    site: Site, bundle: BundleRecord, *, rehash: bool, dry_run: bool
+) -> tuple[dict[str, object], int]:
+    """The proof that the release may be; raises whatever forbids it. OMERO's state is asked for last.
+
+    With the hash of the files that this is true of: the files themselves go, so that those of a plate are not in
+    memory together with what OMERO says of them.
+    """
     if bundle.residency is not Residency.RESIDENT:
         raise WrongState(f"{bundle.name} is {bundle.residency}; only a RESIDENT bundle can be released.")
     if bundle.intent not in (None, INTENT):
@@ -83,6 +87,7 @@ def _require_releasable(
     if bundle.decision is not Decision.APPROVED:
         raise WrongState(f"{bundle.name} is {bundle.decision}, not APPROVED; add it, or approve the request.")
     require_served(site)
+    files = _files(site, bundle)
     granted = permits(site, bundle, dry_run=dry_run)
     seen = entries(site, (file.key for file in files))
     for file, (_, found) in zip(files, seen, strict=True):
@@ -90,7 +95,10 @@ def _require_releasable(
             if not rehash:
                 raise _touched(bundle, file, found)
             _rehash(site, file, dry_run=dry_run)
-    return proof(site, bundle, files, granted, offline=site.prove_offline())
+    why = proof(site, bundle, files, granted, offline=site.prove_offline())
+    if rehash:
+        files = _files(site, bundle)  # again: those that were read anew have another identity now
+    return why, hash(files)
 
 
 def _files(site: Site, bundle: BundleRecord) -> tuple[FileRecord, ...]:
@@ -146,18 +154,20 @@ def _rehash(site: Site, file: FileRecord, *, dry_run: bool) -> None:
         bundles.identified(connection, {file.id: (reader.read.identity, reader.read.attributes)})
 
 
-def _same_in_omero(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> Bundle:
-    """The bundle as OMERO has it now. Raises `WrongState` if its files are others than were archived."""
+def _same_in_omero(site: Site, bundle: BundleRecord) -> Bundle:
+    """The bundle as OMERO has it now, without its files. Raises `WrongState` if they are others than were archived."""
+    with site.catalogue.begin() as connection:
+        keys = bundles.keys(connection, bundle.id)
     kind = ObjectType.IMAGE if bundle.name.startswith("Image-") else ObjectType.FILESET
     number = int(bundle.name.partition("-")[2])
     for found in closure(site.omero, [ObjectRef(type=kind, id=number)]):
         if isinstance(found, Bundle) and found.name == bundle.name:
-            if {original.key for original in found.files} != {file.key for file in files}:
+            if {original.key for original in found.files} != keys:
                 raise WrongState(
                     f"{bundle.name} has other files in OMERO than were archived; it was not released. "
                     f"Run `omero-archive add {kind.value}:{number}` again."
                 )
-            return found
+            return replace(found, files=())
     raise WrongState(f"{bundle.name} is not in OMERO any more, or belongs to another bundle now; not released.")
 
 

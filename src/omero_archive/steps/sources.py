@@ -45,7 +45,7 @@ def load_bundled(site: Site, bundle: BundleRecord) -> Bundled:
     """The bundle with its files and copies as they are now."""
     with site.catalogue.begin() as connection:
         files = bundles.files(connection, bundle.id)
-        known = tuple(copies.of_bundle(connection, bundle.id))
+        known = tuple(copies.of_bundle(connection, bundle.id, files))
     return Bundled(bundle=bundle, place=place_of(bundle, files), files=files, copies=known)
 
 

@@ -84,7 +84,7 @@ def _look(site: Site, bundle: BundleRecord) -> _Wanted | None:
         with site.catalogue.begin() as connection:
             bundle = bundles.by_id(connection, bundle.id)
             files = bundles.files(connection, bundle.id)
-            known = copies.of_bundle(connection, bundle.id)
+            known = copies.of_bundle(connection, bundle.id, files)
             is_open = recalls.is_open(connection, bundle.id)
         place = place_of(bundle, files)
         if not is_open or bundle.residency not in (Residency.OFFLINE, Residency.RECALLING) or site.near.is_in(place):

@@ -82,7 +82,7 @@ def _doomed(site: Site, bundle: BundleRecord) -> tuple[tuple[ServiceName, Key, s
     with site.catalogue.begin() as connection:
         files = bundles.files(connection, bundle.id)
         images = [image.id for image in bundles.images(connection, bundle.id)]
-        known = [copy for copy in copies.of_bundle(connection, bundle.id) if copy.state in _HELD]
+        known = [copy for copy in copies.of_bundle(connection, bundle.id, files) if copy.state in _HELD]
         has_recall = bool(pages.open_recalls(connection, [bundle.id]))
     reasons = [
         *_of_state(site, bundle, has_recall=has_recall),
