@@ -2,11 +2,15 @@
 
 import pytest
 
-from omero_archive.errors import PermitRefused
-from omero_archive.model import ServiceName
+from omero_archive.catalogue.bundles import BundleRecord
+from omero_archive.catalogue.tables import file
+from omero_archive.errors import PermitRefused, WrongState
+from omero_archive.model import Bundle, ServiceName
 from omero_archive.states import Residency
 from omero_archive.steps import permits as module
+from omero_archive.steps import release as release_module
 from omero_archive.steps.permits import permits
+from omero_archive.steps.site import Site
 from omero_archive.testing.faulty_service import Fault, FaultyService
 from site_fixtures import Facility
 
@@ -55,3 +59,22 @@ def test_a_service_that_fails_on_a_later_page_is_not_asked_again_and_its_old_wor
     with pytest.raises(PermitRefused, match=rf"longer ago than 1:00:00 \({len(rows) - 2} of {len(rows)} files\)"):
         permits(facility.site, facility.record("plate"))
     assert len([each for each in service.happened if each.fault is Fault.UNAVAILABLE]) == 1
+
+
+def test_a_file_that_changes_in_the_catalogue_while_omero_is_asked_stops_the_release(
+    facility: Facility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facility.archive("plate")
+    asked = release_module._same_in_omero
+
+    def raced(site: Site, record: BundleRecord) -> Bundle:
+        found = asked(site, record)
+        with site.catalogue.begin() as connection:
+            connection.execute(file.update().where(file.c.bundle_id == record.id).values(ctime_ns=1))
+        return found
+
+    monkeypatch.setattr(release_module, "_same_in_omero", raced)
+    with pytest.raises(WrongState, match="changed in the catalogue meanwhile"):
+        facility.release("plate")
+    assert facility.record("plate").intent is None
+    assert facility.is_as_before("plate")
