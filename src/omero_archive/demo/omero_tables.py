@@ -189,9 +189,12 @@ def add_directories(conn: Connection, s: Stamp, repo: str, path: str) -> None:
     rows = []
     parent = "/"
     for name in path.strip("/").split("/"):
-        known = conn.execute(
-            "SELECT FROM originalfile WHERE repo = %s AND path = %s AND name = %s", (repo, parent, name)
-        ).fetchone()
+        # By OMERO's own index of names, `originalfile_repo_path_index`.
+        query = """
+            SELECT FROM originalfile WHERE repo = %s
+            AND string_to_array('/' || path || name || '/', '/') = string_to_array(%s, '/')
+        """
+        known = conn.execute(query, (repo, f"/{parent}{name}/")).fetchone()
         if known is None:
             rows.append(FileRow(path=parent, name=name, repo=repo, mimetype="Directory"))
         parent = f"{parent.lstrip('/')}{name}/"

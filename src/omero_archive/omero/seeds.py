@@ -130,8 +130,13 @@ def _rows_of_key(database: OmeroDatabase, conn: Connection, key: Key) -> tuple[F
     if not text or "\0" in text:
         return FileKind.ORIGINAL, []
     path, _, name = text.rpartition("/")
-    query = "SELECT id FROM originalfile WHERE repo = %s AND path = %s AND name = %s"
-    rows = conn.execute(query, (database.repository().uuid, f"{path}/", name)).fetchall()
+    # The last condition follows from the others: OMERO's index of names, `originalfile_repo_path_index`, is over it.
+    query = """
+        SELECT id FROM originalfile WHERE repo = %(repo)s AND path = %(path)s AND name = %(name)s
+        AND string_to_array('/' || path || name || '/', '/') = string_to_array(%(whole)s, '/')
+    """
+    values = {"repo": database.repository().uuid, "path": f"{path}/", "name": name, "whole": f"/{path}/{name}/"}
+    rows = conn.execute(query, values).fetchall()
     return FileKind.ORIGINAL, [row[0] for row in rows]
 
 
