@@ -48,9 +48,10 @@ FIND_PEER = """SELECT e.fileset, count(*), sum(o.size) FROM filesetentry AS e JO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is measured, where, with which program."""
+    """What is measured, where, with which program, and where it is kept."""
 
     directory: Path
+    json: Path
     command: Path
     sizes: Sequence[int]
     plate: int
@@ -67,16 +68,16 @@ LIFE = {
 
 
 class ScaleBench:
-    """Measures one site. `originals` is the size that the points are told for."""
+    """Measures one site. `originals` is the size that the points are told for; they are put to `points`."""
 
-    def __init__(self, site: ScaleSite, options: Options, *, originals: int) -> None:
+    def __init__(self, site: ScaleSite, options: Options, points: list[Point], *, originals: int) -> None:
         self._site = site
         self._options = options
         self._originals = originals
         self._log = site.directory / "log"
-        self.points: list[Point] = []
+        self._points = points
 
-    def all(self) -> list[Point]:
+    def all(self) -> None:
         """Every command once; what changes the site comes last."""
         site, read = self._site, self._site.units
         one = next(unit for unit in reversed(read) if unit.kind is Kind.READY and unit.files > 1)
@@ -98,16 +99,14 @@ class ScaleBench:
         self._command("reconcile", files, "reconcile", peer=("find -printf", self._found))
         self._plate()
         self._release()
-        return self.points
 
-    def life(self) -> list[Point]:
+    def life(self) -> None:
         """A plate of so many files, from its copy to its return."""
         self._ours("run")  # what the site has to do itself
         plate = add_plate(self._site, self._originals)
         self._ours("add", plate.reference)
         for name, arguments in LIFE.items():
             self._command(name, self._originals, *(each.format(plate=plate.reference) for each in arguments))
-        return self.points
 
     def _command(
         self, name: str, work: int, *arguments: str, peer: "tuple[str, Callable[[], float]] | None" = None
@@ -150,8 +149,15 @@ class ScaleBench:
             peer=peer,
             peer_s=peer_s,
         )
-        self.points.append(point)
-        print(f"  {self._originals:>9} {name:44} {taken.seconds:8.2f} s {taken.peak_bytes / 1e6:6.0f} MB", flush=True)
+        self._points.append(point)
+        # Each time: the whole takes an hour, and what was measured of it is not lost with a run that ends before.
+        self._options.json.parent.mkdir(parents=True, exist_ok=True)
+        self._options.json.write_text(json.dumps([asdict(each) for each in self._points], indent=1) + "\n")
+        against = "" if peer_s is None else f"  {peer}: {peer_s:.2f} s"
+        print(
+            f"  {self._originals:>9} {name:44} {taken.seconds:8.2f} s {taken.peak_bytes / 1e6:6.0f} MB{against}",
+            flush=True,
+        )
 
     # ---- the others
 
@@ -217,10 +223,10 @@ def measure(options: Options) -> list[Point]:
     points: list[Point] = []
     for size in options.sizes:
         with _site(options.directory, size) as site:
-            points += ScaleBench(site, options, originals=size).all()
+            ScaleBench(site, options, points, originals=size).all()
     for size in sorted({min(size, options.plate) for size in options.sizes}):
         with _site(options.directory, QUICK[0]) as site:
-            points += ScaleBench(site, options, originals=size).life()
+            ScaleBench(site, options, points, originals=size).life()
     return points
 
 
@@ -267,12 +273,10 @@ def main() -> int:
     given = parser.parse_args()
     sizes = QUICK if given.quick else SIZES if given.sizes is None else tuple(map(int, given.sizes.split(",")))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), environment().get("PYTHONPATH", "")]))
-    options = Options(directory=given.dir, command=given.command, sizes=sizes, plate=given.plate)
+    options = Options(directory=given.dir, json=given.json, command=given.command, sizes=sizes, plate=given.plate)
     points = measure(options)
     table = render(points)
     print(f"\n{table.text}")
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
     if not (given.quick or given.no_docs):
         page(DOCS, points, f"{datetime.now(UTC):%Y-%m-%d}, {machine()}")
     return 0 if table.is_met else 1

@@ -79,8 +79,12 @@ class Archive:
         return found
 
     def objects(self) -> list[str]:
-        files = (path for path in self.path.rglob("*") if path.is_file())
-        return sorted(str(path.relative_to(self.path)) for path in files if ".omero-archive" not in path.parts)
+        found = []
+        for directory, names, files in os.walk(self.path):  # not rglob, which fails if a directory goes meanwhile
+            if ".omero-archive" in names:
+                names.remove(".omero-archive")
+            found += [os.path.relpath(os.path.join(directory, name), self.path) for name in files]
+        return sorted(found)
 
 
 @pytest.fixture
