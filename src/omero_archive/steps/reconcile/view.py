@@ -103,7 +103,7 @@ def _closure(
     refs = [_fileset(number) for number in sorted(there.filesets)]
     refs += [_image(number) for number in alone if number in there.images]
     found: dict[ObjectRef, Bundle | RefusedBundle] = {}
-    for bundle in closure(site.omero, refs):
+    for bundle in closure(site.omero, refs, homes=False):
         kind, _, number = bundle.name.partition("-")
         found[ObjectRef(type=ObjectType(kind), id=int(number))] = bundle
         if isinstance(bundle, Bundle):
