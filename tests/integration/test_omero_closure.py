@@ -1,6 +1,7 @@
 """From objects to bundles and back, on a real PostgreSQL with OMERO's tables."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -224,6 +225,13 @@ def test_a_directory_beside_is_not_shared(rows: Rows, database: OmeroDatabase, o
     rows.fileset("a/b/", ["x.tif"])
     rows.fileset(other, ["y.tif"])
     assert closure(database, ref(ObjectType.FILESET, 1))[0].home == "ManagedRepository/a/b"
+
+
+def test_who_needs_no_homes_gets_the_same_bundles_without_them(rows: Rows, database: OmeroDatabase) -> None:
+    rows.fileset("a/b/", ["x.tif"], images=2)
+    (known,) = closure(database, ref(ObjectType.FILESET, 1))
+    assert known.home is not None
+    assert list(bundles(database, [ref(ObjectType.FILESET, 1)], homes=False)) == [replace(known, home=None)]
 
 
 def test_a_directory_that_not_all_files_lie_in_is_no_home(rows: Rows, database: OmeroDatabase) -> None:

@@ -248,18 +248,35 @@ def files_of_page(connection: sa.Connection, page: Sequence[int]) -> tuple[FileR
     return tuple(map(file_record, connection.execute(query)))
 
 
-def images(connection: sa.Connection, bundle_id: int) -> tuple[ImageRecord, ...]:
+def files_of_each(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
+    """The files of each of these bundles, by number."""
+    found: dict[int, list[FileRecord]] = {number: [] for number in ids}
+    mine = file.c.bundle_id == sa.any_(array(ids, BigInteger))
+    query = sa.select(file).where(mine).order_by(file.c.id).execution_options(yield_per=1000)
+    for row in connection.execute(query):
+        found[row.bundle_id].append(file_record(row))
+    return found
+
+
+def images(connection: sa.Connection, bundle_id: int) -> list[ImageRecord]:
     """The images of a bundle, by OMERO's number."""
-    rows = connection.execute(sa.select(image).where(image.c.bundle_id == bundle_id).order_by(image.c.id))
-    return tuple(
-        ImageRecord(
-            id=row.id,
-            name=row.name,
-            is_fileset_image=row.is_fileset_image,
-            previous_archived=row.previous_archived,
+    return images_of_each(connection, [bundle_id])[bundle_id]
+
+
+def images_of_each(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[ImageRecord]]:
+    """The images of each of these bundles, by OMERO's number."""
+    found: dict[int, list[ImageRecord]] = {number: [] for number in ids}
+    mine = image.c.bundle_id == sa.any_(array(ids, BigInteger))
+    for row in connection.execute(sa.select(image).where(mine).order_by(image.c.id)):
+        found[row.bundle_id].append(
+            ImageRecord(
+                id=row.id,
+                name=row.name,
+                is_fileset_image=row.is_fileset_image,
+                previous_archived=row.previous_archived,
+            )
         )
-        for row in rows
-    )
+    return found
 
 
 # ---- putting in

@@ -1,7 +1,7 @@
 """The catalogue page by page, for looks at everything: bounded in memory, each page a short transaction."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,13 +111,11 @@ def known_copies(
 
 
 def copies_in_pages(
-    catalogue: Catalogue, service: ServiceName, states: Sequence[CopyState]
+    catalogue: Catalogue, service: ServiceName, states: Sequence[CopyState], *, but: Callable[[int], bool]
 ) -> Iterator[list[KnownCopy]]:
-    """The copies on a service in these states, by number."""
-    query = (
-        sa.select(bundle.c.name, file.c.key, copy.c.id, copy.c.state, file.c.size_bytes)
-        .join_from(copy, file, file.c.id == copy.c.file_id)
-        .join(bundle, bundle.c.id == copy.c.bundle_id)
+    """The copies on a service in these states, by number, without those of which `but` says so."""
+    numbers = (
+        sa.select(copy.c.id)
         .where(copy.c.service == service, copy.c.state.in_(states))
         .order_by(copy.c.id)
         .limit(PAGE_COPIES)
@@ -125,11 +123,25 @@ def copies_in_pages(
     last = 0
     while True:
         with catalogue.begin() as connection:
-            page = [_known(row) for row in connection.execute(query.where(copy.c.id > last))]
+            page = connection.scalars(numbers.where(copy.c.id > last)).all()
+            wanted = [number for number in page if not but(number)]
+            found = _copies_with(connection, wanted) if wanted else []
+        if found:
+            yield found
         if not page:
             return
-        yield page
-        last = page[-1].id or 0
+        last = page[-1]
+
+
+def _copies_with(connection: sa.Connection, numbers: Sequence[int]) -> list[KnownCopy]:
+    query = (
+        sa.select(bundle.c.name, file.c.key, copy.c.id, copy.c.state, file.c.size_bytes)
+        .join_from(copy, file, file.c.id == copy.c.file_id)
+        .join(bundle, bundle.c.id == copy.c.bundle_id)
+        .where(copy.c.id == sa.any_(array(numbers, BigInteger)))
+        .order_by(copy.c.id)
+    )
+    return [_known(row) for row in connection.execute(query)]
 
 
 def services_with_copies(connection: sa.Connection) -> list[ServiceName]:

@@ -71,8 +71,9 @@ def reconcile(
             return
         scope = _scope(site, objects, service, is_read=read)
         report = Report(output=output, is_fixing=fix and not dry_run)
-        for finding in look(site, scope):
-            report.take(site, finding)
+        with site.omero.keeping_connections():
+            for finding in look(site, scope):
+                report.take(site, finding)
     report.close(dry_run=dry_run)
 
 

@@ -37,7 +37,7 @@ def release(
     """
     items = Items(command="release", output=Output(as_json=as_json), dry_run=dry_run)
     freed = 0
-    with opened(settings) as site, items.output.progress() as told:
+    with opened(settings) as site, site.omero.keeping_connections(), items.output.progress() as told:
         site.progress = told
         again = rehash or site.settings.release.rehash
         names = _names(site, objects, everything=everything)

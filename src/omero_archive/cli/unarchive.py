@@ -28,7 +28,7 @@ def unarchive(
     """
     items = Items(command="unarchive", output=Output(as_json=as_json), dry_run=dry_run)
     released = [Residency.ONLINE, Residency.OFFLINE, Residency.RECALLING]
-    with opened(settings) as site, items.output.progress() as told:
+    with opened(settings) as site, site.omero.keeping_connections(), items.output.progress() as told:
         site.progress = told
         names = known_bundles(site, objects, everything=everything, residency=released)
         told.expect("unarchive", total_bytes(site, names))

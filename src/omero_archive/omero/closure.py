@@ -32,8 +32,12 @@ class RefusedBundle:
     reason: UnsafePath
 
 
-def bundles(database: OmeroDatabase, things: Iterable[ObjectRef | Key]) -> Iterator[Bundle | RefusedBundle]:
+def bundles(
+    database: OmeroDatabase, things: Iterable[ObjectRef | Key], *, homes: bool = True
+) -> Iterator[Bundle | RefusedBundle]:
     """The bundles that these objects and files belong to, one at a time, filesets first, by their lowest id.
+
+    Without `homes` none has a home, for who does not need it: PostgreSQL has to look at all filesets to tell.
 
     A bundle has every file and every image of its filesets, whatever part of them was named. What has no image
     (an import that is still running) or no file gives none, so an object without images gives nothing at all.
@@ -45,7 +49,7 @@ def bundles(database: OmeroDatabase, things: Iterable[ObjectRef | Key]) -> Itera
         reader = _Reader(
             encoding=database.filename_encoding,
             repo=database.repository().uuid if groups else "",
-            without_home=shared_homes(conn, alone),
+            without_home=shared_homes(conn, alone) if homes else frozenset(alone),
         )
         for batch in _batches(conn, groups):
             yield from reader.read(conn, batch)

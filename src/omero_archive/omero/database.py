@@ -5,11 +5,12 @@ that PostgreSQL itself keeps read-only.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from omero_archive.errors import BrokenInvariant, DatabaseUnavailable, SettingsError, UnsupportedOmero
 
@@ -20,6 +21,8 @@ SUPPORTED_VERSION = "OMERO5.4"
 """`dbpatch.currentversion` of OMERO 5.4 to 5.6: the tables did not change in between."""
 
 Connection = psycopg.Connection[Any]
+
+_LOOKING, _MARKING = "looking", "marking"  # what a connection is for; only the second may write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +43,36 @@ class OmeroDatabase:
     def __init__(self, dsn: str, *, filename_encoding: str = "utf-8") -> None:
         self._dsn = dsn
         self._repository: RepositoryRow | None = None
+        self._is_keeping = False
+        self._kept: dict[str, list[Connection]] = {_LOOKING: [], _MARKING: []}  # open, and used by nobody now
         self.filename_encoding = filename_encoding
+
+    @contextmanager
+    def keeping_connections(self) -> Iterator[None]:
+        """Let connections stay open for the next question meanwhile.
+
+        For commands that ask about one bundle after another: in each new session PostgreSQL reads its own catalogs
+        anew, which takes longer than our queries. Others leave none open: nobody can restore a database that is in use.
+        """
+        self._is_keeping = True
+        try:
+            yield
+        finally:
+            self._is_keeping = False
+            for conn in (conn for kept in self._kept.values() for conn in kept):
+                conn.close()
+            self._kept = {_LOOKING: [], _MARKING: []}
 
     @contextmanager
     def connect_read_only(self) -> Iterator[Connection]:
         """A connection for looking: each statement its own transaction, and writing is refused by PostgreSQL."""
-        with self._connect() as conn:
-            conn.execute("SET default_transaction_read_only = on")
+        with self._connected(_LOOKING) as conn:
             yield conn
 
     @contextmanager
     def connect_for_marks(self) -> Iterator[Connection]:
         """A connection for `marks.py`; it begins no transaction by itself."""
-        with self._connect() as conn:
+        with self._connected(_MARKING) as conn:
             yield conn
 
     def check_version(self) -> None:
@@ -100,14 +120,42 @@ class OmeroDatabase:
         return RepositoryRow(uuid=used[0][0], root=used[0][1])
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def _connected(self, purpose: str) -> Iterator[Connection]:
         try:
-            with psycopg.connect(self._dsn, application_name=APPLICATION, autocommit=True) as conn:
+            conn = self._kept_one(purpose) or self._new(purpose)
+            try:
                 yield conn
+            finally:
+                is_at_rest = not conn.closed and conn.info.transaction_status is TransactionStatus.IDLE
+                if self._is_keeping and is_at_rest:
+                    self._kept[purpose].append(conn)
+                else:
+                    conn.close()
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"OMERO's database could not be asked: {str(error).strip()}") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise SettingsError(f"OMERO's database: the role may not do this: {str(error).strip()}") from error
+
+    def _kept_one(self, purpose: str) -> Connection | None:
+        """A connection that was kept and still works; the server may have been restarted meanwhile."""
+        with suppress(IndexError):
+            while True:
+                conn = self._kept[purpose].pop()
+                with suppress(psycopg.OperationalError):
+                    conn.execute("SELECT 1")
+                    return conn
+                conn.close()
+        return None
+
+    def _new(self, purpose: str) -> Connection:
+        conn = psycopg.connect(self._dsn, application_name=APPLICATION, autocommit=True)
+        try:
+            if purpose == _LOOKING:
+                conn.execute("SET default_transaction_read_only = on")
+        except BaseException:
+            conn.close()
+            raise
+        return conn
 
     def _text(self, query: LiteralString, what: str) -> str:
         with self.connect_read_only() as conn:

@@ -155,12 +155,12 @@ def _rehash(site: Site, file: FileRecord, *, dry_run: bool) -> None:
 
 
 def _same_in_omero(site: Site, bundle: BundleRecord) -> Bundle:
-    """The bundle as OMERO has it now, without its files. Raises `WrongState` if they are others than were archived."""
+    """The bundle as OMERO has it now, without files and home. Raises `WrongState` if others than these were archived."""
     with site.catalogue.begin() as connection:
         keys = bundles.keys(connection, bundle.id)
     kind = ObjectType.IMAGE if bundle.name.startswith("Image-") else ObjectType.FILESET
     number = int(bundle.name.partition("-")[2])
-    for found in closure(site.omero, [ObjectRef(type=kind, id=number)]):
+    for found in closure(site.omero, [ObjectRef(type=kind, id=number)], homes=False):
         if isinstance(found, Bundle) and found.name == bundle.name:
             if {original.key for original in found.files} != keys:
                 raise WrongState(

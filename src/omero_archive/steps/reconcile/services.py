@@ -59,8 +59,8 @@ def differences(site: Site, name: ServiceName) -> Iterator[Finding]:
         while page := list(islice(listing, _PAGE)):
             yield from _listed(site, name, page, seen)
             site.progress("list", len(page), sum(one.size_bytes for one in page))
-        for copies in pages.copies_in_pages(site.catalogue, name, EXPECTED):
-            yield from _missing(site, name, [copy for copy in copies if (copy.id or 0) not in seen["copies"]])
+        for copies in pages.copies_in_pages(site.catalogue, name, EXPECTED, but=seen["copies"].__contains__):
+            yield from _missing(site, name, copies)
         for manifests in pages.manifests_in_pages(site.catalogue, name):
             unseen = [
                 one for one in manifests if not all(one.bundle_id in seen[file] for file in (MANIFEST, DESCRIPTION))

@@ -43,8 +43,8 @@ class View:
     """All that is compared of one bundle but what lies on disks and in services."""
 
     record: BundleRecord
-    files: tuple[FileRecord, ...]
-    images: tuple[ImageRecord, ...]
+    files: Sequence[FileRecord]
+    images: Sequence[ImageRecord]
     has_open_recall: bool
     omero: InOmero | None  # None: OMERO's database could not be asked
 
@@ -64,9 +64,10 @@ class View:
 def views(site: Site, records: Sequence[BundleRecord], *, is_omero_there: bool) -> Iterator[View]:
     """The views of these bundles. Raises `DatabaseUnavailable` if OMERO's database went away meanwhile."""
     with site.catalogue.begin() as connection:
-        files = {record.id: bundles.files(connection, record.id) for record in records}
-        images = {record.id: bundles.images(connection, record.id) for record in records}
-        recalled = pages.open_recalls(connection, [record.id for record in records])
+        ids = [record.id for record in records]
+        files = bundles.files_of_each(connection, ids)
+        images = bundles.images_of_each(connection, ids)
+        recalled = pages.open_recalls(connection, ids)
     omero = _in_omero(site, records, images) if is_omero_there else {}
     for record in records:
         yield View(
@@ -103,7 +104,7 @@ def _closure(
     refs = [_fileset(number) for number in sorted(there.filesets)]
     refs += [_image(number) for number in alone if number in there.images]
     found: dict[ObjectRef, Bundle | RefusedBundle] = {}
-    for bundle in closure(site.omero, refs):
+    for bundle in closure(site.omero, refs, homes=False):
         kind, _, number = bundle.name.partition("-")
         found[ObjectRef(type=ObjectType(kind), id=int(number))] = bundle
         if isinstance(bundle, Bundle):
