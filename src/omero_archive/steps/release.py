@@ -155,7 +155,7 @@ def _rehash(site: Site, file: FileRecord, *, dry_run: bool) -> None:
 
 
 def _same_in_omero(site: Site, bundle: BundleRecord) -> Bundle:
-    """The bundle as OMERO has it now, without files and home. Raises `WrongState` if others than these were archived."""
+    """The bundle as OMERO has it now, without files and home. Raises `WrongState` if others were archived."""
     with site.catalogue.begin() as connection:
         keys = bundles.keys(connection, bundle.id)
     kind = ObjectType.IMAGE if bundle.name.startswith("Image-") else ObjectType.FILESET

@@ -9,13 +9,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import BinaryIO
 
 from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import ArchiveError, BrokenInvariant, SourceUnreadable, WrongState
 from omero_archive.files import Entry, EntryKind, Reading, Tree, same_time, temporary_of, translated
-from omero_archive.model import BundleName, FileAttributes, FileIdentity, Fixity, Key
+from omero_archive.model import BundleName, Fixity, Key
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.marks import unmark
 from omero_archive.states import Decision, Permit, Residency, permit_by_original
@@ -28,6 +29,8 @@ from omero_archive.transfer import RecallReader, read_back, write_temporary
 
 INTENT = "unarchive"
 GRACE_S = 1.0
+
+_PAGE_FILES = 5_000
 
 
 def unarchive(site: Site, names: Sequence[BundleName]) -> Iterator[tuple[BundleName, ArchiveError | None]]:
@@ -93,10 +96,9 @@ def _give_up_release(site: Site, bundle: BundleRecord, files: Sequence[FileRecor
     """Undo a release that was interrupted before any link was made: nothing of `clear` is left to do."""
     _unmark(site, bundle)
     give_up(site, bundle, files)
-    identities = _identities(site, files)
+    _identify(site, files)
     with site.catalogue.begin() as connection:
         bundle = bundles.by_id(connection, bundle.id)
-        bundles.identified(connection, identities)
         bundles.intend(connection, bundle, None)
         if bundle.decision is Decision.APPROVED:
             bundles.decide(connection, bundle, Decision.RETURNED, note="its release was given up")
@@ -112,10 +114,9 @@ def clear(site: Site, name: BundleName) -> None:
         deque(_in_place(site, files), maxlen=0)
         _clear_near(site, place, files)
         # Looked at again after the second names went, which changed ctime.
-        identities = _identities(site, files)
+        _identify(site, files)
         site.near.forget(place)  # before it is recorded: afterwards nobody would come back for it
         with site.catalogue.begin() as connection:
-            bundles.identified(connection, identities)
             recalls.finish(connection, bundle.id, "done")  # asked for while it was near already
             bundles.move(connection, bundle, Residency.RESIDENT, intent=None, near_since=None, released_at=None)
             if bundle.decision is Decision.APPROVED:
@@ -188,9 +189,7 @@ def _is_restored(site: Site, place: Place, file: FileRecord, found: Entry) -> bo
     It is known by its size and mtime, or as the very file that is near: a user may have written to that through the
     link, and what he wrote goes back too.
     """
-    read = file.source
-    is_same = found.identity.size_bytes == read.fixity.size_bytes
-    if is_same and same_time(found.identity.mtime_ns, read.attributes.mtime_ns):
+    if _is_as_read(file, found):
         return True
     near = site.near.tree.look(site.near.path_of(place, file.key))
     is_near_too = near is not None and (near.identity.device, near.identity.inode) == (
@@ -201,7 +200,7 @@ def _is_restored(site: Site, place: Place, file: FileRecord, found: Entry) -> bo
         tree, relative = site.original(file.key)
         raise WrongState(
             f"{tree.path(relative)} is a file that we did not put there; it was not replaced. A person must look: "
-            f"the archived bytes are safe, SHA-256 {read.fixity.sha256}."
+            f"the archived bytes are safe, SHA-256 {file.source.fixity.sha256}."
         )
     return True
 
@@ -215,19 +214,23 @@ def _in_place(site: Site, files: Sequence[FileRecord]) -> Iterator[tuple[FileRec
         yield file, found
 
 
-def _identities(site: Site, files: Sequence[FileRecord]) -> dict[int, tuple[FileIdentity, FileAttributes]]:
-    """By what the originals in place are known from now on, by the file's number.
+def _identify(site: Site, files: Sequence[FileRecord]) -> None:
+    """Remember by what the originals in place are known from now on, so many at a time. Twice is once.
 
     One that somebody wrote to, through its link or in its place, keeps its old identity: the archive does not have
     these bytes, and the next release must see that it was touched since it was read.
     """
-    known = {}
-    for file, found in _in_place(site, files):
-        identity, attributes, read = found.identity, found.attributes, file.source
-        is_same = identity.size_bytes == read.fixity.size_bytes
-        if is_same and same_time(identity.mtime_ns, read.attributes.mtime_ns):
-            known[file.id] = identity, attributes
-    return known
+    in_place = _in_place(site, files)
+    while some := list(islice(in_place, _PAGE_FILES)):
+        known = {file.id: (found.identity, found.attributes) for file, found in some if _is_as_read(file, found)}
+        with site.catalogue.begin() as connection:
+            bundles.identified(connection, known)
+
+
+def _is_as_read(file: FileRecord, found: Entry) -> bool:
+    read = file.source
+    is_same_size = found.identity.size_bytes == read.fixity.size_bytes
+    return is_same_size and same_time(found.identity.mtime_ns, read.attributes.mtime_ns)
 
 
 def _unmark(site: Site, bundle: BundleRecord) -> None:
