@@ -7,7 +7,7 @@ from html import escape
 WIDTH, HEIGHT = 860, 470
 LEFT, RIGHT, TOP, BOTTOM = 70, 290, 40, 50
 COLOURS = ("#1b6ca8", "#c0392b", "#1e8449", "#8e44ad", "#d68910", "#148f77", "#2c3e50", "#a04000", "#7d6608", "#633974")
-DASHES = ("", "6 3")
+DASHES = ("", "6 3", "2 2")
 
 Curve = Sequence[tuple[float, float]]
 """Points: originals of the site, and what was measured there."""
