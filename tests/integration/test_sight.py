@@ -222,8 +222,9 @@ def test_an_archive_that_goes_meanwhile_has_lost_nothing(facility: Facility) -> 
     mount.close()
 
 
-def test_disks_that_come_and_go_at_random_lose_nothing(facility: Facility) -> None:
-    seed = random.randrange(1 << 32)
+@pytest.mark.parametrize("seed", [3037608166, None], ids=["a release is open at the end", "new"])
+def test_disks_that_come_and_go_at_random_lose_nothing(facility: Facility, seed: int | None) -> None:
+    seed = random.randrange(1 << 32) if seed is None else seed
     print("seed", seed)
     chance = random.Random(seed)
     facility.add("ics", "ome-tiff")
@@ -256,7 +257,8 @@ def test_disks_that_come_and_go_at_random_lose_nothing(facility: Facility) -> No
     rows = rows_of(facility.site.catalogue.dsn, only=["copy"])["copy"]
     assert {row["state"] for row in rows} == {CopyState.DURABLE}
     assert not any(row["needs_attention"] for row in rows)
-    if facility.residency("ics") is not Residency.RESIDENT:
+    # A release that a disk stopped between two links is open, and RESIDENT: it is given up, or taken up again.
+    if facility.residency("ics") is not Residency.RESIDENT or facility.record("ics").intent is not None:
         facility.unarchive("ics")
     assert facility.is_as_before("ics")
 

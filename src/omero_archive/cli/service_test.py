@@ -15,6 +15,7 @@ from omero_archive.errors import ArchiveError, ServiceIsReadOnly, ServiceUnavail
 from omero_archive.model import ServiceName
 from omero_archive.service import SCRATCH, Service
 from omero_archive.settings import load_settings, parse_duration, settings_file
+from omero_archive.signals import told_to_stop
 from omero_archive.steps.check import check_service
 from omero_archive.steps.site import Site
 from omero_archive.testing.conformance import (
@@ -64,16 +65,23 @@ def service_test(
         output.say(f"Testing {name} below {bench.prefix}: {len(CHECKS)} rules.")
         judgements: list[Judgement] = []
         try:
-            for judgement in _judged(bench, site, ServiceName(name)):
-                judgements.append(judgement)
-                tell(output, judgement)
+            with told_to_stop(_interrupt) as came:
+                for judgement in _judged(bench, site, ServiceName(name)):
+                    judgements.append(judgement)
+                    tell(output, judgement)
+                    if came:  # Python drops an exception that a signal raises while it runs a finaliser
+                        _interrupt()
         finally:
-            # Also after Ctrl-C: what was stored is nobody's, and nobody would look for it.
+            # Also after Ctrl-C or SIGTERM: what was stored is nobody's, and nobody would look for it.
             left, problem = ((), "") if keep else _clean(bench)
             tell_leftovers(output, bench, left, problem=problem, is_kept=keep)
     tell_end(output, name, judgements)
     output.document(document(name, bench, judgements, left, problem=problem, is_kept=keep))
     _end(judgements, left, problem)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _service(site: Site, name: str) -> Service:
