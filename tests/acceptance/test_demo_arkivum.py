@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import httpx
-import pytest
+
+from listening import expect_gone
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,16 +42,4 @@ def test_the_story_is_true_on_an_appliance_and_nothing_is_read_that_is_on_tape(t
         removed = run("--remove", "--dir", str(place))
     assert removed.returncode == 0
     assert not place.exists()
-    _expect_gone(settings["url"])
-
-
-def _expect_gone(url: str) -> None:
-    """The simulator ends by itself when its directory is removed."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            httpx.get(f"{url}/json/status/info/")
-        except httpx.ConnectError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the simulator goes on")
+    expect_gone(settings["url"])

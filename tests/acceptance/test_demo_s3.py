@@ -3,14 +3,10 @@
 import json
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import pytest
-
+from listening import expect_gone
 from omero_archive.demo.bucket import DemoBucket
 
 
@@ -39,18 +35,4 @@ def test_the_story_is_true_on_glacier_and_ends_with_cold_copies(tmp_path: Path) 
         removed = run("--remove", "--dir", str(place))
     assert removed.returncode == 0, removed.stderr
     assert not place.exists()
-    _expect_gone(settings["endpoint"])
-
-
-def _expect_gone(endpoint: str) -> None:
-    """The server ends by itself when its directory is removed."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(endpoint, timeout=5).close()
-        except urllib.error.HTTPError:
-            pass
-        except OSError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server goes on")
+    expect_gone(settings["endpoint"])
