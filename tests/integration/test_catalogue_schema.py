@@ -71,7 +71,7 @@ def test_migrating_twice_is_migrating_once(catalogue: Catalogue) -> None:
 def test_a_database_without_the_schema_is_told_from_one_that_cannot_be_reached(empty_dsn: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no catalogue yet; run `omero-archive init`"):
         Catalogue(empty_dsn, clock=MovableClock(), actor="tester").require_schema()
-    with pytest.raises(SettingsError, match="Run `omero-archive init`"):
+    with pytest.raises(SettingsError, match="has no 'nowhere' yet; run `omero-archive init`"):
         Catalogue(f"{empty_dsn} dbname=nowhere", clock=MovableClock(), actor="tester").require_schema()
     with pytest.raises(DatabaseUnavailable):
         Catalogue(f"host={tmp_path} dbname=x", clock=MovableClock(), actor="tester").require_schema()

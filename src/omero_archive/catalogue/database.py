@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
@@ -38,6 +38,7 @@ class Catalogue:
         self.dsn = dsn
         self.clock = clock
         self.actor = actor
+        self._patience_s = patience_s
         self._has_unsealed = False
         self._silence: timedelta | None = None
         self._engine = sa.create_engine(
@@ -113,18 +114,13 @@ class Catalogue:
 
     def create(self) -> bool:
         """Make the database if it is not there; whether it was made. Raises `DatabaseUnavailable`."""
-        wanted = conninfo_to_dict(self.dsn).get("dbname")
-        try:
-            psycopg.connect(self.dsn).close()
-        except psycopg.OperationalError as error:
-            if f'database "{wanted}" does not exist' not in str(error):
-                raise DatabaseUnavailable(f"the catalogue's server: {_first_line(error)}") from error
-        else:
+        wanted = self._missing()
+        if wanted is None:
             return False
         try:
             with psycopg.connect(make_conninfo(self.dsn, dbname="postgres"), autocommit=True) as server:
                 server.execute(
-                    sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(str(wanted)))
+                    sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(wanted))
                 )
         except psycopg.Error as error:
             raise DatabaseUnavailable(
@@ -146,17 +142,49 @@ class Catalogue:
             found = connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if is_there else None
         return found, SCHEMA_VERSION
 
+    def is_made(self) -> bool:
+        """Whether there is a catalogue, of whatever version. Raises `DatabaseUnavailable` if that cannot be said."""
+        return self._missing() is None and self.versions()[0] is not None
+
     def require_schema(self) -> None:
         """Raise `SettingsError` unless the database has this software's schema."""
         try:
             found, wanted = self.versions()
         except DatabaseUnavailable as error:
-            if "does not exist" not in str(error):
+            missing = self._missing()
+            if missing is None:
                 raise
-            raise SettingsError(f"catalogue.database: {error} Run `omero-archive init`.") from error
+            raise SettingsError(
+                f"catalogue.database: the server has no {missing!r} yet; run `omero-archive init`."
+            ) from error
         if found != wanted:
             state = "has no catalogue yet" if found is None else f"has the catalogue of another version ({found})"
             raise SettingsError(f"catalogue.database {state}; run `omero-archive init`.")
+
+    def _missing(self) -> str | None:
+        """The name of the database, if the server says that it has none such; None if it has.
+
+        Raises `DatabaseUnavailable` where neither can be said.
+        """
+        try:
+            connect(self.dsn, self._patience_s).close()
+        except psycopg.OperationalError as error:
+            # libpq knows the name whoever gave it, be it a service file or the environment.
+            name = "" if error.pgconn is None else error.pgconn.db.decode()
+            if f'database "{name}" does not exist' not in str(error) and not self._is_unlisted(name):
+                what = f"the catalogue's database cannot be reached: {_first_line(error)}"
+                raise DatabaseUnavailable(what) from error
+            return name
+        return None
+
+    def _is_unlisted(self, name: str) -> bool:
+        """Whether the server lists no such database: what it says of one may be in its administrator's language."""
+        try:
+            with connect(make_conninfo(self.dsn, dbname="postgres"), self._patience_s) as server:
+                is_listed = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)"
+                return server.execute(is_listed, [name]).fetchone() == (False,)
+        except psycopg.Error:
+            return False
 
     def close(self) -> None:
         """Seal what was written, and close all connections."""

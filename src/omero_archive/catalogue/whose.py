@@ -18,6 +18,8 @@ class Whose:
 
 def whose(connection: sa.Connection) -> Whose | None:
     """What the catalogue knows of its site; None before `omero-archive init`."""
+    if connection.scalar(sa.select(sa.func.to_regclass(site.name))) is None:
+        return None
     row = connection.execute(sa.select(site.c.id, site.c.omero_uuid)).first()
     return None if row is None else Whose(id=row.id, omero_uuid=row.omero_uuid)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omero_archive.catalogue import counts
 from omero_archive.catalogue.whose import whose
-from omero_archive.errors import ArchiveError, BrokenInvariant
+from omero_archive.errors import ArchiveError, BrokenInvariant, DatabaseUnavailable, SettingsError
 from omero_archive.files import has_locks
 from omero_archive.model import ServiceName
 from omero_archive.near import LOCKS
@@ -26,10 +26,7 @@ def check(site: Site) -> list[Finding]:
         _try("OMERO's database", lambda: _omero_database(site), "See `[omero] database` in the settings."),
         _directory("OMERO's data directory", site.settings.omero.data_dir),
         _directory("managed repository", site.settings.omero.managed_repository),
-        _try("catalogue", lambda: _catalogue(site), "Run `omero-archive init`."),
-        *_sight(site),
-        *check_root(site),
-        _near(site),
+        *_catalogue_and_what_it_knows(site),
     ]
     for name in site.services:
         found += check_service(site, name)
@@ -78,8 +75,22 @@ def _omero_database(site: Site) -> str:
     return f"OMERO 5.4 layout, managed repository {root}"
 
 
+def _catalogue_and_what_it_knows(site: Site) -> Iterator[Finding]:
+    try:
+        site.catalogue.require_schema()
+    except SettingsError as error:
+        text = f"{error} The archive root and near bytes were not looked at: `init` may have to make their directories."
+        yield Finding(subject="catalogue", is_fine=False, text=text, advice="Then run `omero-archive check` again.")
+        return
+    except DatabaseUnavailable:
+        pass  # `_catalogue` says so, and the disks are looked at all the same
+    yield _try("catalogue", lambda: _catalogue(site), "Make it reachable, or correct `[catalogue] database`.")
+    yield from _sight(site)
+    yield from check_root(site)
+    yield _near(site)
+
+
 def _catalogue(site: Site) -> str:
-    site.catalogue.require_schema()
     with site.catalogue.begin() as connection:
         wrong = counts.differences(connection)
     if wrong:

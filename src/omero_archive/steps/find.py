@@ -8,12 +8,12 @@ from itertools import islice
 
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import BundleRecord
-from omero_archive.errors import ArchiveError
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType
 from omero_archive.omero.closure import RefusedBundle
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.find import Candidate, Filter, candidates
 from omero_archive.steps.add import obstacles
+from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Site
 
 _BATCH = 200
@@ -71,13 +71,16 @@ def _batches(found: Iterator[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def _known(site: Site) -> dict[BundleName, str]:
-    """What the catalogue knows; nothing where there is no catalogue yet: `find` may be run before `init`."""
-    try:
-        site.catalogue.require_schema()
-        with site.catalogue.begin() as connection:
-            return {bundle.name: _state(bundle) for bundle in bundles.every(connection)}
-    except ArchiveError:
+    """What the catalogue knows; nothing where there is none yet: `find` may be run before `init`.
+
+    Raises `DatabaseUnavailable`, `SettingsError`: what is archived is not to be shown as if it could be.
+    """
+    if not site.catalogue.is_made():
         return {}
+    site.catalogue.require_schema()
+    require_named(site.catalogue, site.omero)
+    with site.catalogue.begin() as connection:
+        return {bundle.name: _state(bundle) for bundle in bundles.every(connection)}
 
 
 def _state(bundle: BundleRecord) -> str:

@@ -102,7 +102,7 @@ class Sight:
                 with self._catalogue.begin() as connection:
                     known = whose(connection)
             except DatabaseUnavailable:
-                if found is None:
+                if found is None and self._catalogue.is_made():
                     raise
                 return found
             self._id = None if known is None else known.id
