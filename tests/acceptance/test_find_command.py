@@ -78,3 +78,22 @@ def test_init_makes_a_database_that_only_a_service_file_names(command_site: Comm
     assert code("status") == (0, "")
     with psycopg.connect(site.demo.catalogue_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(named["dbname"]))))
+
+
+def test_no_name_moves_a_terminal(command_site: CommandSite) -> None:
+    """Owners of images choose their names; an administrator looks at them, and at what went wrong with them."""
+    site = command_site
+    odd = "nuclei\x1b]0;owned\x07\x9b2J\u202e\nFileset-2: all is well"
+    with psycopg.connect(site.demo.omero_dsn) as connection:
+        connection.execute("UPDATE image SET name = %s WHERE id = 1", [odd])
+        connection.execute("UPDATE experimenter SET omename = %s WHERE omename = 'alice'", [odd])
+    path = str(site.demo.path(site.demo.filesets[0].keys[0]))
+    for command in (("find",), ("files", "Fileset:1"), ("images", path), ("add", "Fileset:1"), ("status", "Fileset:1")):
+        shown = site.run(*command).stdout
+        assert not re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown), command
+        assert not [line for line in shown.splitlines() if line.startswith("Fileset-2: all is well")], command
+        assert command[0] in ("add", "status") or r"nuclei\x1b]0;owned\x07\x9b2J\u202e\nFileset-2" in shown, command
+    said = site.run("files", "Image:1", "--json").json
+    assert odd in str(said["bundles"][0]["images"]) or odd in [one["name"] for one in said["bundles"][0]["images"]]
+    missing = site.run("status", "/none/\x1b[2J", exits=None)
+    assert "\x1b" not in missing.stderr

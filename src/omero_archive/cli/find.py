@@ -1,7 +1,8 @@
 """`find`: what could be archived, what it would free, and what stands in the way."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 import typer
@@ -60,28 +61,57 @@ def find(
             top=top,
         )
         age = None if older_than is None else _parsed(parse_duration, older_than)
-        _render(output, list(look(site, wanted, by=by, before=None if age is None else utc_now() - age)))
+        _render(output, look(site, wanted, by=by, before=None if age is None else utc_now() - age))
 
 
-def _render(output: Output, found: list[Found]) -> None:
-    rows = []
-    for one in found:
-        state = one.state or ("see below" if one.obstacles else "can be archived")
-        of = f"{one.candidate.owner}/{one.candidate.group}"
-        size = human_size(one.candidate.size_bytes)
-        rows.append([one.candidate.name, size, one.candidate.file_count, one.candidate.image_count, of, state])
-    output.table(["bundle", "size", "files", "images", "owner/group", "state"], rows)
-    for one in found:
-        for obstacle in one.obstacles[:SHOWN]:
-            output.say(f"{one.candidate.name}: {obstacle}")
+@dataclass(slots=True)
+class _Told:
+    """What was shown so far: the sums, and the obstacles that are told after the table."""
+
+    shown: int = 0
+    free: int = 0
+    free_bytes: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    obstacles: list[str] = field(default_factory=list)
+
+    def each(self, found: Iterable[Found]) -> Iterator[Found]:
+        """The same again, counted."""
+        for one in found:
+            self.shown += 1
+            if one.state is not None:
+                self.others["in the catalogue already"] += 1
+            elif one.obstacles:
+                self.others["with obstacles"] += 1
+            else:
+                self.free += 1
+                self.free_bytes += one.candidate.size_bytes
+            self._obstacles(one)
+            yield one
+
+    def _obstacles(self, one: Found) -> None:
+        self.obstacles += [f"{one.candidate.name}: {obstacle}" for obstacle in one.obstacles[:SHOWN]]
         if len(one.obstacles) > SHOWN:
-            output.say(f"{one.candidate.name}: and {len(one.obstacles) - SHOWN} more such files")
-    free = [one for one in found if not one.obstacles and one.state is None]
-    frees = sum(one.candidate.size_bytes for one in free)
-    kinds = Counter("in the catalogue" if one.state else "obstacles" for one in found if one.state or one.obstacles)
-    others = "".join(f"; {count} with {kind}" for kind, count in kinds.items())
-    output.say(f"{len(free)} of {len(found)} could be archived and would free {human_size(frees)}{others}.")
-    output.document({"command": "find", "found": [_plain(one) for one in found], "would_free_bytes": frees})
+            self.obstacles.append(f"{one.candidate.name}: and {len(one.obstacles) - SHOWN} more such files")
+
+
+def _render(output: Output, found: Iterable[Found]) -> None:
+    told = _Told()
+    if output.as_json:
+        rows = [_plain(one) for one in told.each(found)]
+        output.document({"command": "find", "found": rows, "would_free_bytes": told.free_bytes})
+        return
+    output.table(["bundle", "size", "files", "images", "owner/group", "state"], map(_row, told.each(found)))
+    for obstacle in told.obstacles:
+        output.say(obstacle)
+    others = "".join(f"; {count} {kind}" for kind, count in told.others.items())
+    output.say(f"{told.free} of {told.shown} could be archived and would free {human_size(told.free_bytes)}{others}.")
+
+
+def _row(one: Found) -> list[object]:
+    candidate = one.candidate
+    state = one.state or ("see below" if one.obstacles else "can be archived")
+    size, of = human_size(candidate.size_bytes), f"{candidate.owner}/{candidate.group}"
+    return [candidate.name, size, candidate.file_count, candidate.image_count, of, state]
 
 
 def _plain(one: Found) -> dict[str, object]:

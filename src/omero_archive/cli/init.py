@@ -41,7 +41,7 @@ def init(
     """
     output = Output(as_json=as_json)
     if example:
-        output.say(EXAMPLE)
+        output.text(EXAMPLE)
         output.document({"command": "init", "example": EXAMPLE})
         return
     with open_site(load_settings(settings_file(settings))) as site:

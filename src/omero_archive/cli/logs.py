@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from omero_archive.cli.harmless import harmless
 from omero_archive.errors import WrongUse
 
 LEVEL_VARIABLE = "OMERO_ARCHIVE_LOG"
@@ -37,7 +38,7 @@ def configure_logging(*, verbose: bool, as_json: bool, otherwise: str = "error")
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.format_exc_info,
     ]
-    last = [_in_order, _json if form == "json" else structlog.processors.LogfmtRenderer()]
+    last = [_in_order, *([_json] if form == "json" else [_harmless, structlog.processors.LogfmtRenderer()])]
     structlog.configure(
         processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -70,6 +71,11 @@ def _in_order(logger: Any, method: str, line: EventDict) -> EventDict:
     del logger, method
     known = {name: value for name, value in line.items() if value is not None}
     return {name: known.pop(name) for name in _FIRST if name in known} | known
+
+
+def _harmless(logger: Any, method: str, line: EventDict) -> EventDict:
+    del logger, method
+    return {name: harmless(value) if isinstance(value, str) else value for name, value in line.items()}
 
 
 _json = structlog.processors.JSONRenderer(default=str)

@@ -10,7 +10,6 @@ import typer
 from omero_archive.cli.listed import Commands
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
 from omero_archive.errors import ArchiveError
-from omero_archive.model import printable
 
 app = typer.Typer(
     name="omero-archive",
@@ -80,10 +79,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _tell(error: ArchiveError, given: list[str]) -> None:
+    from omero_archive.cli.harmless import harmless
     from omero_archive.cli.output import Output
 
     kind = type(error)
     sentence = (kind.__doc__ or "").strip().splitlines()[0]
     output = Output(as_json="--json" in given)
     output.document({"error": {"type": kind.__name__, "sentence": sentence, "text": str(error)}})
-    output.messages.print(printable(f"{sentence}\n{error}"), markup=False)
+    output.messages.print(harmless(f"{sentence}\n{error}"), markup=False)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from enum import Enum
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from omero_archive.model import printable
+from omero_archive.cli.columns import pages
+from omero_archive.cli.harmless import harmless, in_one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -26,29 +27,26 @@ class Output:
         self.messages = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def say(self, text: str) -> None:
-        """A sentence for people."""
+        """A sentence for people, in one line."""
         if not self.as_json:
-            self.console.print(printable(text), markup=False)
+            self.console.print(in_one_line(text), markup=False)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for people; numbers are right-aligned."""
-        if self.as_json:
-            return
-        from rich.table import Table
-        from rich.text import Text
+    def text(self, text: str) -> None:
+        """A text of many lines for people, such as a file."""
+        if not self.as_json:
+            self.console.print(harmless(text), markup=False)
 
-        table = Table(box=None, pad_edge=False)
-        for number, name in enumerate(columns):
-            is_number = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
-            table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable("" if cell is None else str(cell))) for cell in row))
-        self.console.print(table)
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table for people, shown as its rows come; numbers are right-aligned."""
+        if not self.as_json:
+            for page in pages(columns, rows):
+                self.console.print(page, markup=False)
 
     def document(self, payload: Mapping[str, object]) -> None:
         """The JSON document for programs."""
         if self.as_json:
-            sys.stdout.write(json.dumps(payload, default=_plain, indent=2) + "\n")
+            json.dump(payload, sys.stdout, default=_plain, indent=2)
+            sys.stdout.write("\n")
 
     @contextmanager
     def progress(self) -> Iterator["Bars"]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -92,7 +93,7 @@ class Report:
     output: Output
     is_fixing: bool
     rows: list[dict[str, object]] = field(default_factory=list)  # all of them, for --json only
-    examples: dict[Kind, list[str]] = field(default_factory=dict)
+    examples: dict[Kind, list[tuple[str, str]]] = field(default_factory=dict)
     found: Counter[Kind] = field(default_factory=Counter)
     fixed: Counter[Kind] = field(default_factory=Counter)
     not_looked: list[NotLooked] = field(default_factory=list)
@@ -116,7 +117,7 @@ class Report:
         if len(shown) < EXAMPLES:
             whose = f"{finding.bundle}: " if finding.bundle else ""
             then = {"fixed": f"fixed: {text}", "left": f"left: {text}"}.get(outcome, f"would: {finding.would}")
-            shown.append(f"  {whose}{finding.sentence}\n    {then}")
+            shown.append((f"  {whose}{finding.sentence}", f"    {then}"))
 
     def close(self, *, dry_run: bool) -> None:
         """The report; ends the command with the exit code if it is not 0."""
@@ -147,8 +148,8 @@ class Report:
         for kind in sorted(self.found, key=list(Kind).index):
             count, fixed = self.found[kind], self.fixed[kind]
             self.output.say(f"{count} x {kind}" + (f", {fixed} fixed" if fixed else ""))
-            for example in self.examples[kind]:
-                self.output.say(example)
+            for line in chain.from_iterable(self.examples[kind]):
+                self.output.say(line)
             if count > EXAMPLES:
                 self.output.say(f"  and {count - EXAMPLES} more; --json shows all.")
         for one in self.not_looked:

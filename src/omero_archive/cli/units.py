@@ -43,7 +43,7 @@ def units(
     output = Output(as_json=as_json)
     if to is None:
         for name, text in made.items():
-            output.say(f"# ---- {name}\n{text}")
+            output.text(f"# ---- {name}\n{text}")
         output.document({"command": "units", "dry_run": dry_run, "units": made})
         return
     items = Items(command="units", output=output, dry_run=dry_run)

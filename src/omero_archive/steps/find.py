@@ -1,6 +1,6 @@
 """Find: candidates for archiving, what the catalogue knows of them, and what stands in the way on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,7 +52,8 @@ def find(site: Site, wanted: Filter, *, by: By, before: datetime | None) -> Iter
     if limit is not None:
         wanted = replace(wanted, top=None)  # the disk decides which are left
     shown = 0
-    for batch in _batches(candidates(site.omero, wanted)):
+    # All at once: a reader who takes his time must not keep a transaction of OMERO's database open.
+    for batch in _batches(list(candidates(site.omero, wanted))):
         # Those under archiving were looked at when they were added.
         looked_at = [one for one in batch if limit is not None or one.name not in known]
         seen = _look(site, looked_at)
@@ -65,8 +66,9 @@ def find(site: Site, wanted: Filter, *, by: By, before: datetime | None) -> Iter
                 return
 
 
-def _batches(found: Iterator[Candidate]) -> Iterator[list[Candidate]]:
-    while batch := list(islice(found, _BATCH)):
+def _batches(found: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    left = iter(found)
+    while batch := list(islice(left, _BATCH)):
         yield batch
 
 
