@@ -34,7 +34,8 @@ from omero_archive.catalogue.tables import metadata
 from omero_archive.demo.filesets import Expected
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoFileset, DemoSite
-from omero_archive.engine import Engine, Result
+from omero_archive.engine import Engine
+from omero_archive.jobs import Result
 from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType, ServiceName
 from omero_archive.mover import Mover, bounds
 from omero_archive.omero.closure import bundles as closure

@@ -238,7 +238,7 @@ def told(engine: Engine, address: Address, *, queues: Iterable[str]) -> Iterator
     catalogue = Catalogue(site.catalogue.dsn, clock=site.clock, actor=site.catalogue.actor, patience_s=PATIENCE_S)
     looks = Looks(site, catalogue)
     registry.register(looks)
-    engine.told, engine.mover.did, site.progress = counted.job, counted.did, counted.progress
+    engine.jobs.told, engine.mover.did, site.progress = counted.job, counted.did, counted.progress
     with listening(address, registry) as found, looks:
         yield found
 

@@ -64,14 +64,14 @@ class Worker:
         loop.set_default_executor(ThreadPoolExecutor(self._engine.streams + RECALLS_AT_ONCE + _THREADS_BESIDE))
         loop.set_exception_handler(_tell)
         engine = self._engine
-        engine.recall_ended = lambda: _call(loop, self._called)
-        engine.job_ended = engine.mover.freed = lambda: _call(loop, self._plans)
+        engine.jobs.recall_ended = lambda: _call(loop, self._called)
+        engine.jobs.job_ended = engine.mover.freed = lambda: _call(loop, self._plans)
         with told_to_stop(self.stop):
             try:
                 while not self._stop.is_set() and not await self._work_when_reached():
                     await self._rest()
             finally:
-                engine.recall_ended = engine.job_ended = engine.mover.freed = lambda: None
+                engine.jobs.recall_ended = engine.jobs.job_ended = engine.mover.freed = lambda: None
 
     async def _work_when_reached(self) -> bool:
         """Work until told to stop; False if the queue could not be reached to begin with."""
@@ -146,7 +146,7 @@ class Worker:
         while not self._stop.is_set():
             self._plans.clear()
             took_s = await self._plan(recalls_alone=False)
-            self._engine.close_breaker_after_a_while()
+            self._engine.jobs.close_breaker_after_a_while()
             # A look takes its time too: at most half of it is spent looking.
             rest_s = max(BREATH_S, took_s)
             await asyncio.sleep(rest_s)

@@ -70,10 +70,10 @@ def test_a_worker_copies_again_after_an_hour(facility: Facility) -> None:
     facility.site.breaker.count(failed=1000)
     facility.add("ics")
     assert engine.run().done == 0
-    engine.close_breaker_after_a_while()
+    engine.jobs.close_breaker_after_a_while()
     assert engine.run().done == 0
     facility.clock.advance(minutes=61)
-    engine.close_breaker_after_a_while()
+    engine.jobs.close_breaker_after_a_while()
     engine.run()
     assert set(facility.copy_states("ics").values()) == {CopyState.DURABLE}
 

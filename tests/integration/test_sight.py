@@ -17,8 +17,9 @@ import mounts
 from omero_archive.app import initialise, open_site
 from omero_archive.catalogue import claims
 from omero_archive.catalogue.claims import Host
-from omero_archive.engine import Engine, Result
+from omero_archive.engine import Engine
 from omero_archive.errors import ArchiveError, Busy, NotMounted, SettingsError
+from omero_archive.jobs import Result
 from omero_archive.model import ServiceName
 from omero_archive.mount import Mount
 from omero_archive.service import Answer

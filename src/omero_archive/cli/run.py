@@ -12,8 +12,9 @@ from omero_archive.catalogue import bundles, copies, overview
 from omero_archive.cli.open import be_modest, opened
 from omero_archive.cli.options import DryRun, HostLabel, Json, SettingsFile, Streams
 from omero_archive.cli.output import Output
-from omero_archive.engine import Engine, Result
+from omero_archive.engine import Engine
 from omero_archive.errors import Damage, NotMounted, WrongUse
+from omero_archive.jobs import Result
 from omero_archive.settings import parse_duration
 from omero_archive.signals import told_to_stop
 from omero_archive.states import CopyState
