@@ -18,10 +18,10 @@ JAVA_SLEEPS = """
 public class Sleeps {
     public static void main(String[] arguments) throws Exception {
         Thread one = new Thread(() -> {
+            System.out.println("sleeping");  // a thread gives itself its name before it runs
             try { Thread.sleep(60_000); } catch (InterruptedException e) { }
         }, "blitz-pool-7");
         one.start();
-        System.out.println("sleeping");
         one.join();
     }
 }
