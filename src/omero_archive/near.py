@@ -26,6 +26,7 @@ from omero_archive.files import (
     no_model,
     remove_empty_directories,
     remove_links,
+    temporary_of,
 )
 from omero_archive.looking import look_at_all
 from omero_archive.model import BundleName, FileAttributes, Key, printable
@@ -222,11 +223,20 @@ class Near:
     # ---- going
 
     def take_out(self, place: Place) -> None:
-        """Make the bundle unreadable, in one rename. Its bytes are all still there afterwards."""
+        """Make the bundle unreadable, in one rename. Its bytes are all still there afterwards.
+
+        Raises `WrongState` if anything else lies in its directory: that would go out of sight too, and keep its bytes.
+        """
         if not self.is_in(place):
             return
         if self.is_taken_out(place):
             raise BrokenInvariant(f"{place.name} is both in {self.tree.root} and on its way out; a person must look.")
+        stranger = self._stranger(place)
+        if stranger is not None:
+            raise WrongState(
+                f"{printable(str(self.tree.path(stranger)))} lies in the directory of {place.name} and is not of it; "
+                f"{place.name} stays there. Unarchive first what it is of, or move it elsewhere; then run it again."
+            )
         self.tree.make_directories(_outgoing(place).rpartition("/")[0])
         self.tree.move_directory(self._visible(place), _outgoing(place))
         self.tree.sync()
@@ -341,6 +351,13 @@ class Near:
         paths = (self._inside(place, directory, key) for key in place.keys)
         found = zip(place.keys, look_at_all(self.tree, paths), strict=True)
         return next((key for key, (_, entry) in found if entry is None), None)
+
+    def _stranger(self, place: Place) -> str | None:
+        """What lies in the bundle's directory and is none of its files, nor what a killed transfer left of one."""
+        known = {self._inside(place, self._visible(place), key) for key in place.keys}
+        others = [path for path in self.tree.files_below(self._visible(place)) if path not in known]
+        left = {temporary_of(path) for path in known} if others else set()
+        return next((path for path in others if path not in left), None)
 
     def _make_ways(self, place: Place, visible: str) -> None:
         """The directories above a bundle's place; for one without a home, the links that lead into it."""

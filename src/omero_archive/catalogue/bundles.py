@@ -219,6 +219,27 @@ def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[Bundl
     return {BundleName(name) for name in connection.scalars(found.distinct())}
 
 
+def names_below(connection: sa.Connection, directory: str, *, but: BundleName) -> set[BundleName]:
+    """The other bundles that have files in a directory or below it."""
+    first, beyond = f"{directory}/", f"{directory}{chr(ord('/') + 1)}"
+    found = sa.select(bundle.c.name).join(file, file.c.bundle_id == bundle.c.id).where(bundle.c.name != but)
+    return set(connection.scalars(found.where(file.c.key >= first, file.c.key < beyond).distinct()))
+
+
+def names_living_above(connection: sa.Connection, keys: Iterable[Key], *, but: BundleName) -> set[BundleName]:
+    """The other bundles in whose home these keys lie, and whose home is in use: they are released, or about to be."""
+    directories: set[str] = set()
+    for key in keys:
+        above = key.rpartition("/")[0]
+        while above and above not in directories:
+            directories.add(above)
+            above = above.rpartition("/")[0]
+    wanted = sa.bindparam(None, [os.fsencode(one) for one in directories], type_=sa.ARRAY(sa.LargeBinary), unique=True)
+    is_in_use = sa.or_(bundle.c.residency != Residency.RESIDENT, bundle.c.intent.is_not(None))
+    found = sa.select(bundle.c.name).where(bundle.c.name != but, is_in_use)
+    return set(connection.scalars(found.where(sa.type_coerce(bundle.c.home, sa.LargeBinary) == sa.any_(wanted))))
+
+
 def files(connection: sa.Connection, bundle_id: int) -> tuple[FileRecord, ...]:
     """The files of a bundle, by number."""
     return tuple(each_file(connection, bundle_id))

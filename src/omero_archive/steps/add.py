@@ -1,7 +1,7 @@
 """Put bundles under archiving, or register the wish of a user."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -70,7 +70,7 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
     """Put a bundle under archiving (`decision` APPROVED) or ask for it (REQUESTED).
 
     Raises `OriginalUnfit` with every obstacle, `DiskFailed` where the disk cannot be looked at,
-    `WrongState` when another bundle has some of its files.
+    `WrongState` when another bundle has some of its files, or lives in their directory.
     """
     with disk_errors(bundle.name), site.catalogue.begin() as connection:
         known = bundles.by_name(connection, bundle.name)
@@ -82,6 +82,7 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
         _require_own(connection, bundle)
         if known is None and linked is not None:
             raise _unknown_link(bundle, linked)
+        bundle = _housed(connection, bundle, known)
         if dry_run:
             connection.rollback()
             return _told(bundle, _would(known, decision), is_new=known is None)
@@ -143,6 +144,31 @@ def _require_own(connection: sa.Connection, bundle: Bundle) -> None:
             f"{bundle.name} shares files with {', '.join(sorted(others))}, which were added before they shared them; "
             "it was not added. Unarchive those and add them again."
         )
+
+
+def _housed(connection: sa.Connection, bundle: Bundle, known: BundleRecord | None) -> Bundle:
+    """The bundle with the home that it can have among the catalogue's bundles. Raises `WrongState` for none at all.
+
+    OMERO cannot tell that alone: imports may come into a directory later, and it forgets filesets that it deleted.
+    """
+    if known is not None and (known.residency is not Residency.RESIDENT or known.intent is not None):
+        return replace(bundle, home=known.home)  # its bytes may lie there
+    if bundle.home is not None and bundles.names_below(connection, bundle.home, but=bundle.name):
+        bundle = replace(bundle, home=None)
+    keys = [original.key for original in bundle.files]
+    owners = bundles.names_living_above(connection, keys, but=bundle.name) if bundle.home is None else set()
+    if owners:
+        raise WrongState(lives_there(bundle.name, owners, "added"))
+    return bundle
+
+
+def lives_there(name: BundleName, owners: set[BundleName], what: str) -> str:
+    """Why nothing of a bundle may come near while others live in its directory."""
+    return (
+        f"{name} lies in the directory of {', '.join(sorted(owners))}, which had it to itself when it was added and "
+        f"goes and comes with all that is in it; {name} was not {what}. Unarchive that, then add both (if OMERO has "
+        "deleted that, purge it)."
+    )
 
 
 def _would(known: BundleRecord | None, decision: Decision) -> str:

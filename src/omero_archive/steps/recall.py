@@ -69,7 +69,7 @@ def recall(site: Site, name: BundleName) -> None:
             return
         if not site.near.is_in(place):
             _fetch(site, bundle, files, place)
-            site.near.bring_in(place)
+        site.near.bring_in(place)  # also what is there already: a directory may be, without its files
         with site.catalogue.begin() as connection:
             bundle = bundles.by_id(connection, bundle.id)
             if bundle.residency is Residency.OFFLINE:

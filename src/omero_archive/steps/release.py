@@ -24,6 +24,7 @@ from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import MarkFacts, mark, read_flags
 from omero_archive.states import Decision, Residency
+from omero_archive.steps.add import lives_there
 from omero_archive.steps.originals import entries
 from omero_archive.steps.permits import permits
 from omero_archive.steps.proof import proof
@@ -44,6 +45,7 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
         bundle = load(site, name)
         why, checked = _require_releasable(site, bundle, rehash=rehash, dry_run=False)
         now_in_omero = _same_in_omero(site, bundle)
+        _require_apart(site, bundle)
         files = _files(site, bundle)
         if hash(files) != checked:
             raise WrongState(f"{name} was changed in the catalogue meanwhile; it was not released. Run it again.")
@@ -61,6 +63,7 @@ def release_dry(site: Site, name: BundleName, *, rehash: bool = False) -> None:
         bundle = load(site, name)
         _require_releasable(site, bundle, rehash=rehash, dry_run=True)
         _same_in_omero(site, bundle)
+        _require_apart(site, bundle)
 
 
 def load(site: Site, name: BundleName) -> BundleRecord:
@@ -169,6 +172,25 @@ def _same_in_omero(site: Site, bundle: BundleRecord) -> Bundle:
                 )
             return replace(found, files=())
     raise WrongState(f"{bundle.name} is not in OMERO any more, or belongs to another bundle now; not released.")
+
+
+def _require_apart(site: Site, bundle: BundleRecord) -> None:
+    """Raise `WrongState` if near one rename would take files of two bundles: a later import shares its directory."""
+    if bundle.intent == INTENT:
+        return  # its bytes may lie there by now; whoever came since is kept apart from it
+    with site.catalogue.begin() as connection:
+        if bundle.home is None:
+            owners = bundles.names_living_above(connection, bundles.keys(connection, bundle.id), but=bundle.name)
+            guests: set[BundleName] = set()
+        else:
+            owners, guests = set(), bundles.names_below(connection, bundle.home, but=bundle.name)
+    if owners:
+        raise WrongState(lives_there(bundle.name, owners, "released"))
+    if guests:
+        raise WrongState(
+            f"{bundle.name} had its directory to itself when it was added; {', '.join(sorted(guests))} lies there too "
+            f"now. It was not released. Run `omero-archive add {bundle.name.replace('-', ':', 1)}`, then release it."
+        )
 
 
 def _intend(site: Site, bundle: BundleRecord, found: Bundle, why: dict[str, object]) -> None:

@@ -83,7 +83,8 @@ def _resident(site: Site, view: View, place: Place) -> Iterator[Difference]:
     where = [
         word
         for word, is_there in (
-            ("in place", near.is_in(place)),
+            # The directory alone tells nothing: it may hold the ways of bundles that came into it later.
+            ("in place", near.is_in(place) and any(found is not None for _, found in _seen(site, view, place))),
             ("in outgoing", near.is_taken_out(place)),
             ("in incoming", near.is_prepared(place)),
         )
