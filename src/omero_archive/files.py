@@ -721,6 +721,11 @@ def same_time(one_ns: int, other_ns: int) -> bool:
     return abs(one_ns - other_ns) < 2_000_000_000
 
 
+def is_kept_time(mtime_ns: int) -> bool:
+    """Whether the catalogue and the manifests can keep an mtime: those of the years 1678 to 2261, in nanoseconds."""
+    return -(1 << 63) <= mtime_ns < 1 << 63
+
+
 class Reading(io.FileIO):
     """An open file as a stream, read by the same system call as everything else; closing it closes the descriptor."""
 

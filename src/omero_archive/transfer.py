@@ -33,7 +33,16 @@ from omero_archive.errors import (
     SourceUnreadable,
     SourceVanished,
 )
-from omero_archive.files import EntryKind, Tree, Workbench, as_entry, finish, is_untouched, translated
+from omero_archive.files import (
+    EntryKind,
+    Tree,
+    Workbench,
+    as_entry,
+    finish,
+    is_kept_time,
+    is_untouched,
+    translated,
+)
 from omero_archive.model import FileAttributes, FileIdentity, Fixity, OriginalFile
 
 PIECE_BYTES = 4 << 20
@@ -41,6 +50,9 @@ INLINE_BYTES = 1 << 20  # up to here handing a piece to another thread costs mor
 SMALL_BYTES = 128 << 10  # up to here one read gets the file, and read-ahead has nothing to do
 FILES_AT_ONCE = 4  # more than there are cores: half of the time each waits for the disk
 BATCH = 16  # files handed to a thread together: handing over one costs a tenth of copying it
+
+ODD_TIME = "has an mtime before 1678 or after 2261, which cannot be kept; give it another (touch -d)"
+"""What is said of an original that `is_kept_time` refuses."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -188,8 +200,9 @@ class Lanes:
 class SourceReader:
     """Reads an original once. After the last piece it has proved that the file is what OMERO imported.
 
-    The errors, each raised by `pieces`: `SourceVanished`, `SourceUnreadable`, `OriginalUnfit` (not a plain file),
-    `UnsafePath`, `SourceChanged` (while it was read), `SourceRotted` (size or checksum differ from OMERO's).
+    The errors, each raised by `pieces`: `SourceVanished`, `SourceUnreadable`, `OriginalUnfit` (not a plain file, or
+    a time that cannot be kept), `UnsafePath`, `SourceChanged` (while it was read), `SourceRotted` (size or checksum
+    differ from OMERO's).
     """
 
     def __init__(self, tree: Tree, relative: str, file: OriginalFile, lanes: Lanes) -> None:
@@ -218,6 +231,8 @@ class SourceReader:
         digests = FixityDigests(None if checksum is None else checksum.algorithm)
         before, fd = self._open()
         try:
+            if not is_kept_time(before.st_mtime_ns):
+                raise OriginalUnfit(f"{self._file.key} {ODD_TIME}; it was not archived.")
             _expect_whole(fd, before.st_size)
             # A file that grows meanwhile has another size afterwards, so the read that finds its end is not needed.
             wanted = before.st_size or None

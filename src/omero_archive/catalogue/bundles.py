@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger
 
 from omero_archive.catalogue.arrays import array, copy_in, rows_given
 from omero_archive.catalogue.events import actor, now, record
-from omero_archive.catalogue.tables import bundle, file, image
+from omero_archive.catalogue.tables import Unsigned64, bundle, file, image
 from omero_archive.errors import BrokenInvariant, UnknownObject, WrongState
 from omero_archive.model import (
     Bundle,
@@ -450,7 +450,7 @@ def identified(connection: sa.Connection, identities: Mapping[int, tuple[FileIde
         {
             "id": (sa.BigInteger, list(identities)),
             "device": (sa.BigInteger, [identity.device for identity in known]),
-            "inode": (sa.BigInteger, [identity.inode for identity in known]),
+            "inode": (Unsigned64, [identity.inode for identity in known]),
             "mtime_ns": (sa.BigInteger, [identity.mtime_ns for identity in known]),
             "ctime_ns": (sa.BigInteger, [identity.ctime_ns for identity in known]),
             "mode": (sa.Integer, [attribute.mode for attribute in attributes]),

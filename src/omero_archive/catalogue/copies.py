@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from omero_archive.catalogue.arrays import array, rows_given
 from omero_archive.catalogue.bundles import FileRecord, file_record
 from omero_archive.catalogue.events import now, record_moved
-from omero_archive.catalogue.tables import bundle, copy, file, manifest
+from omero_archive.catalogue.tables import Unsigned64, bundle, copy, file, manifest
 from omero_archive.model import BundleName, Key, ServiceName, printable
 from omero_archive.states import COPY_MOVES, CopyEvidence, CopyState, Decision, Residency, check_move
 from omero_archive.transfer import SourceRead
@@ -223,7 +223,7 @@ def written(
             "sha256": (Text, [read.fixity.sha256 for read in reads]),
             "xxh3": (Text, [read.fixity.xxh3 for read in reads]),
             "device": (BigInteger, [read.identity.device for read in reads]),
-            "inode": (BigInteger, [read.identity.inode for read in reads]),
+            "inode": (Unsigned64, [read.identity.inode for read in reads]),
             "mtime_ns": (BigInteger, [read.identity.mtime_ns for read in reads]),
             "ctime_ns": (BigInteger, [read.identity.ctime_ns for read in reads]),
             "mode": (Integer, [read.attributes.mode for read in reads]),

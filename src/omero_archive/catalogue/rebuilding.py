@@ -18,7 +18,7 @@ from omero_archive.catalogue.arrays import rows_given
 from omero_archive.catalogue.bundles import Request
 from omero_archive.catalogue.copies import manifest_written
 from omero_archive.catalogue.events import now, record
-from omero_archive.catalogue.tables import bundle, copy, event, file
+from omero_archive.catalogue.tables import Unsigned64, bundle, copy, event, file
 from omero_archive.errors import WrongState
 from omero_archive.model import Bundle, BundleName, Key, ServiceName, printable
 from omero_archive.states import CopyState, Decision, Residency
@@ -107,7 +107,7 @@ def _set_reads(connection: sa.Connection, number: int, reads: Mapping[Key, Sourc
             "sha256": (Text, [read.fixity.sha256 for read in every]),
             "xxh3": (Text, [read.fixity.xxh3 for read in every]),
             "device": (BigInteger, [read.identity.device for read in every]),
-            "inode": (BigInteger, [read.identity.inode for read in every]),
+            "inode": (Unsigned64, [read.identity.inode for read in every]),
             "mtime_ns": (BigInteger, [read.attributes.mtime_ns for read in every]),
             "ctime_ns": (BigInteger, [read.identity.ctime_ns for read in every]),
             "mode": (Integer, [read.attributes.mode for read in every]),

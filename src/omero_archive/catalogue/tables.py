@@ -59,6 +59,21 @@ class PathBytes(TypeDecorator[str]):
         return None if value is None else os.fsdecode(bytes(value))
 
 
+class Unsigned64(TypeDecorator[int]):
+    """A number of 64 bits without a sign, such as inodes are: GlusterFS and mergerfs use all of them."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Any) -> int | None:
+        del dialect
+        return value if value is None or value < 1 << 63 else value - (1 << 64)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> int | None:
+        del dialect
+        return value if value is None or value >= 0 else value + (1 << 64)
+
+
 def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     words = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
@@ -177,7 +192,7 @@ file = Table(
     Column("sha256", Text),
     Column("xxh3", Text),
     Column("device", BigInteger),
-    Column("inode", BigInteger),
+    Column("inode", Unsigned64),
     Column("mtime_ns", BigInteger),
     Column("ctime_ns", BigInteger),
     Column("mode", Integer),

@@ -8,11 +8,12 @@ import sqlalchemy as sa
 from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.errors import ArchiveError, NotMounted, OriginalUnfit, WrongState
-from omero_archive.files import Entry, EntryKind, disk_errors
+from omero_archive.files import Entry, EntryKind, disk_errors, is_kept_time
 from omero_archive.model import Bundle, BundleName, Key, OriginalFile
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.originals import looked_at
 from omero_archive.steps.site import Site
+from omero_archive.transfer import ODD_TIME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ def _obstacle(original: OriginalFile, entry: Entry | None) -> str | None:
         return f"has {entry.names} names (hard links); releasing it would free nothing"
     if original.size_bytes is not None and entry.identity.size_bytes != original.size_bytes:
         return f"has {entry.identity.size_bytes} bytes, OMERO imported {original.size_bytes}"
+    if not is_kept_time(entry.attributes.mtime_ns):
+        return ODD_TIME
     return None
 
 
