@@ -10,6 +10,8 @@ from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
 from omero_archive.demo import omero_tables as tables
 from omero_archive.errors import OriginalUnfit, UnsafePath, WrongState
+from omero_archive.model import Bundle, ObjectRef, ObjectType
+from omero_archive.omero.closure import bundles as closure
 from omero_archive.states import CopyState, Decision, Residency
 from omero_archive.steps.add import add
 from omero_archive.steps.release import release_dry
@@ -133,6 +135,46 @@ def test_adding_again_picks_up_files_that_omero_gained(facility: Facility) -> No
     facility.release("ics")
     assert facility.reads_as_before("ics")
     assert sha256_of(facility.demo.data_dir / key) == sha256_of(facility.archived_path(key))
+
+
+def test_a_file_that_a_released_fileset_gained_is_not_called_archived(facility: Facility) -> None:
+    facility.released("ics")
+    gain_a_file(facility, "ics", "notes.txt")
+    before = catalogue_rows(facility.site.catalogue.dsn)
+    with pytest.raises(
+        WrongState, match=r"is ONLINE, and OMERO has 1 files .*/notes.txt; .* Unarchive it, then add it"
+    ):
+        facility.add("ics")
+    assert catalogue_rows(facility.site.catalogue.dsn) == before
+    facility.unarchive("ics")
+    facility.archive("ics")
+    facility.release("ics")
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_a_number_that_omero_gave_to_another_file_is_refused_by_name(facility: Facility, is_released: bool) -> None:
+    """OMERO was restored from a dump of before the import; what was imported since got the same numbers."""
+    facility.archive("ics", "dicom")
+    if is_released:
+        facility.release("ics")
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        # The fileset after the restore: as many files, in a directory of its own.
+        conn.execute("UPDATE originalfile SET path = 'alice_2/after/' WHERE id = ANY(%s)", (file_ids(facility, "ics"),))
+    new = facility.demo.path(facility.found("ics").files[0].key).parent
+    shutil.copytree(facility.demo.path(facility.demo.fileset("ics").keys[0]).parent, new)
+    before = catalogue_rows(facility.site.catalogue.dsn)
+    with pytest.raises(WrongState, match=r"alice_2/after/.* has the number .* restored from an older dump.* safe"):
+        add(facility.site, facility.found("ics"), Request(by="tester"), decision=Decision.APPROVED)
+    # The same numbers in a fileset of another number.
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        other = tables.add_fileset(conn, stamp_of(conn, "ics", facility), "alice_2/after/", file_ids(facility, "ics"))
+        conn.execute("DELETE FROM filesetentry WHERE fileset = %s", (facility.demo.fileset("ics").fileset_id,))
+        tables.add_images(conn, stamp_of(conn, "ics", facility), [tables.ImageRow(name="new", fileset=other)])
+    (found,) = closure(facility.site.omero, [ObjectRef(type=ObjectType.FILESET, id=other)])
+    assert isinstance(found, Bundle)
+    with pytest.raises(WrongState, match=rf"{found.name} was not added.* of {facility.name('ics')}"):
+        add(facility.site, found, Request(by="tester"), decision=Decision.APPROVED)
+    assert catalogue_rows(facility.site.catalogue.dsn) == before
 
 
 def test_images_that_omero_gained_are_marked_too(facility: Facility) -> None:

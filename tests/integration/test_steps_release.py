@@ -5,7 +5,7 @@ import os
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from test_steps_add import gain_a_file
+from test_steps_add import file_ids, gain_a_file
 
 from omero_archive.catalogue import bundles
 from omero_archive.demo.filesets import Expected
@@ -233,6 +233,13 @@ def test_a_fileset_that_gained_a_file_is_refused(facility: Facility) -> None:
     facility.archive("ics")
     gain_a_file(facility, "ics", "more.txt")
     refuse(facility, WrongState, "has other files in OMERO than were archived")
+
+
+def test_a_fileset_that_lost_a_file_is_refused_and_nobody_is_sent_to_add_it_again(facility: Facility) -> None:
+    facility.archive("ics")
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        conn.execute("DELETE FROM filesetentry WHERE originalfile = %s", (file_ids(facility, "ics")[0],))
+    refuse(facility, WrongState, "fewer files in OMERO than were archived, it lacks .*reconcile")
 
 
 def test_a_fileset_that_omero_deleted_is_refused(facility: Facility) -> None:

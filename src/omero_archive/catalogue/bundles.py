@@ -219,6 +219,23 @@ def names_with_keys(connection: sa.Connection, keys: Sequence[Key]) -> set[Bundl
     return {BundleName(name) for name in connection.scalars(found.distinct())}
 
 
+def known_elsewhere(
+    connection: sa.Connection, files: Iterable[OriginalFile]
+) -> tuple[BundleName, OriginalFile, Key] | None:
+    """The first of these files that the catalogue has under another key: its bundle, the file, and that key."""
+    by_id = {(one.kind.value, one.omero_id): one for one in files}
+    given = rows_given(
+        {"kind": (sa.Text, [kind for kind, _ in by_id]), "omero_id": (BigInteger, [number for _, number in by_id])}
+    )
+    is_same = sa.and_(file.c.kind == given.c.kind, file.c.omero_id == given.c.omero_id)
+    query = sa.select(bundle.c.name, file.c.kind, file.c.omero_id, file.c.key).join(file).join(given, is_same)
+    for row in connection.execute(query.order_by(file.c.id)):
+        one = by_id[row.kind, row.omero_id]
+        if one.key != row.key:
+            return BundleName(row.name), one, Key(row.key)
+    return None
+
+
 def names_below(connection: sa.Connection, directory: str, *, but: BundleName) -> set[BundleName]:
     """The other bundles that have files in a directory or below it."""
     first, beyond = f"{directory}/", f"{directory}{chr(ord('/') + 1)}"

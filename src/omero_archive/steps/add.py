@@ -9,7 +9,7 @@ from omero_archive.catalogue import bundles, copies
 from omero_archive.catalogue.bundles import BundleRecord, Request
 from omero_archive.errors import ArchiveError, NotMounted, OriginalUnfit, WrongState
 from omero_archive.files import Entry, EntryKind, disk_errors, is_kept_time
-from omero_archive.model import Bundle, BundleName, Key, OriginalFile
+from omero_archive.model import Bundle, BundleName, Key, OriginalFile, printable
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.originals import looked_at
 from omero_archive.steps.site import Site
@@ -73,7 +73,8 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
     """Put a bundle under archiving (`decision` APPROVED) or ask for it (REQUESTED).
 
     Raises `OriginalUnfit` with every obstacle, `DiskFailed` where the disk cannot be looked at,
-    `WrongState` when another bundle has some of its files, or lives in their directory.
+    `WrongState` when another bundle has some of its files, or lives in their directory, or when files came to a
+    released one.
     """
     with disk_errors(bundle.name), site.catalogue.begin() as connection:
         known = bundles.by_name(connection, bundle.name)
@@ -85,6 +86,8 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
         _require_own(connection, bundle)
         if known is None and linked is not None:
             raise _unknown_link(bundle, linked)
+        if known is not None and known.residency is not Residency.RESIDENT:
+            _require_whole(connection, bundle, known)
         bundle = _housed(connection, bundle, known)
         if dry_run:
             connection.rollback()
@@ -146,6 +149,25 @@ def _require_own(connection: sa.Connection, bundle: Bundle) -> None:
         raise WrongState(
             f"{bundle.name} shares files with {', '.join(sorted(others))}, which were added before they shared them; "
             "it was not added. Unarchive those and add them again."
+        )
+    elsewhere = bundles.known_elsewhere(connection, bundle.files)
+    if elsewhere is not None:
+        name, original, key = elsewhere
+        raise WrongState(
+            f"{bundle.name} was not added: {printable(original.key)} has the number ({original.kind} "
+            f"{original.omero_id}) of {printable(key)} of {name}. Was OMERO restored from an older dump, or the file "
+            "moved? A person must look; what was archived is safe under its old path. `omero-archive reconcile` tells "
+            "of all such files."
+        )
+
+
+def _require_whole(connection: sa.Connection, bundle: Bundle, known: BundleRecord) -> None:
+    """Raise `WrongState` if OMERO has files of a released bundle that were not archived."""
+    fresh = {original.key for original in bundle.files} - bundles.keys(connection, known.id)
+    if fresh:
+        raise WrongState(
+            f"{bundle.name} is {known.residency}, and OMERO has {len(fresh)} files of it that were not archived, such "
+            f"as {printable(min(fresh))}; they were not added. Unarchive it, then add it again."
         )
 
 

@@ -19,7 +19,7 @@ from omero_archive.errors import (
     WrongState,
 )
 from omero_archive.files import Entry, EntryKind, Tree, disk_errors, same_file, translated, unchanged
-from omero_archive.model import Bundle, BundleName, ObjectRef, ObjectType
+from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType, printable
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.omero.marks import MarkFacts, mark, read_flags
@@ -165,13 +165,22 @@ def _same_in_omero(site: Site, bundle: BundleRecord) -> Bundle:
     number = int(bundle.name.partition("-")[2])
     for found in closure(site.omero, [ObjectRef(type=kind, id=number)], homes=False):
         if isinstance(found, Bundle) and found.name == bundle.name:
-            if {original.key for original in found.files} != keys:
-                raise WrongState(
-                    f"{bundle.name} has other files in OMERO than were archived; it was not released. "
-                    f"Run `omero-archive add {kind.value}:{number}` again."
-                )
+            _require_same_keys(bundle, keys, {original.key for original in found.files})
             return replace(found, files=())
     raise WrongState(f"{bundle.name} is not in OMERO any more, or belongs to another bundle now; not released.")
+
+
+def _require_same_keys(bundle: BundleRecord, archived: set[Key], now: set[Key]) -> None:
+    if now - archived:
+        raise WrongState(
+            f"{bundle.name} has other files in OMERO than were archived; it was not released. "
+            f"Run `omero-archive add {bundle.name.replace('-', ':', 1)}` again."
+        )
+    if archived - now:
+        raise WrongState(
+            f"{bundle.name} has fewer files in OMERO than were archived, it lacks {printable(min(archived - now))}; it "
+            "was not released. What was archived is safe. `omero-archive reconcile` tells more; a person must look."
+        )
 
 
 def _require_apart(site: Site, bundle: BundleRecord) -> None:
