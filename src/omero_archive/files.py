@@ -577,8 +577,8 @@ def _locked(tree: Tree, directory: str) -> int | None:
     try:
         with tree._parent(f"{directory}/lock") as (parent, name):
             fd = disk.create(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # it went; or something else lies there, which is not ours to judge
     is_ours = False
     try:
         disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,7 @@
 """Release, evict, recall, unarchive: what they change, what they refuse, and what they put back."""
 
 import os
+import shutil
 
 import psycopg
 import pytest
@@ -296,6 +297,18 @@ def test_a_file_that_somebody_put_in_a_links_place_is_not_overwritten(facility: 
     with pytest.raises(WrongState, match="is a file that we did not put there"):
         facility.unarchive("ics")
     assert path.read_bytes() == b"somebody's"
+
+
+@pytest.mark.parametrize("slug", ["ics", "omero4"])
+def test_without_omeros_directory_nothing_is_put_back_and_nothing_is_begun(facility: Facility, slug: str) -> None:
+    """OMERO deletes the directory with the images; then a purge must be possible still."""
+    facility.released(slug)
+    for directory in {path.parent for path in facility.paths(slug)}:
+        shutil.rmtree(directory)
+    with pytest.raises(WrongState, match=r"is not there, so .* cannot be put back; .* OMERO deleted its images"):
+        facility.unarchive(slug)
+    assert (facility.residency(slug), facility.record(slug).intent) == (Residency.ONLINE, None)
+    facility.evict(slug)
 
 
 def test_files_that_cannot_be_archived_are_left_alone_by_everything(facility: Facility) -> None:

@@ -79,7 +79,9 @@ def put_back(site: Site, name: BundleName) -> None:
                 return
             bundle = begin_back(site, bundle, intent=INTENT)
         place = place_of(bundle, files)
-        if not all(is_back for _, is_back in _restored(site, place, files)):
+        # All of them are looked at before anything is changed or intended.
+        were_back = [is_back for _, is_back in _restored(site, place, files)]
+        if not all(were_back):
             # Else an interrupted `clear` took it out, and may have begun to delete.
             site.near.put_back(place)
         with site.catalogue.begin() as connection:
@@ -180,7 +182,21 @@ def _swap_back(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
 def _restored(site: Site, place: Place, files: Sequence[FileRecord]) -> Iterator[tuple[FileRecord, bool]]:
     """Each file, and whether its original is back. It is looked at shortly before; `swap_in_file` looks again."""
     for file, (_, found) in zip(files, entries(site, (file.key for file in files)), strict=True):
+        if found is None:
+            _require_directory(site, place, file)
         yield file, found is not None and found.kind is EntryKind.FILE and _is_restored(site, place, file, found)
+
+
+def _require_directory(site: Site, place: Place, file: FileRecord) -> None:
+    """Raise `WrongState` where OMERO's directory is gone too, as after OMERO deleted the images."""
+    tree, relative = site.original(file.key)
+    above = relative.rpartition("/")[0]
+    if above and tree.look(above) is None:
+        raise WrongState(
+            f"{tree.path(above)} is not there, so {file.key} cannot be put back; {place.name} was not unarchived. "
+            "If OMERO deleted its images, there is nothing to put back (`omero-archive reconcile` tells). If they are "
+            "wanted, make the directory, or mount it, then run it again."
+        )
 
 
 def _is_restored(site: Site, place: Place, file: FileRecord, found: Entry) -> bool:
