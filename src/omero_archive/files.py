@@ -50,6 +50,10 @@ Model = Callable[[str], FileAttributes | None]
 TEMPORARY_SUFFIX = ".omero-archive-tmp"
 
 
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What is said where a file system has no locks: Lustre mounted without `flock`, NFS without its lock daemon."""
+
+
 class EntryKind(StrEnum):
     """What lies at a path."""
 
@@ -505,7 +509,7 @@ class Workbench:
         while True:
             self._own = f"{directory}/{os.getpid()}-{os.urandom(4).hex()}"
             tree.make_directories(self._own)
-            lock = _locked(tree, self._own)
+            lock = _locked(tree, self._own, is_own=True)
             if lock is not None:  # None: somebody swept the directory before it was locked
                 self._lock = lock
                 break
@@ -544,6 +548,7 @@ class Workbench:
         finally:
             disk.close(self._fd)
             disk.close(self._lock)
+        _remove_cleared(self._tree, self._own)
 
     def __enter__(self) -> "Workbench":
         return self
@@ -560,20 +565,24 @@ class Workbench:
             disk.close(fd)
         for name in names:
             abandoned = f"{self._above}/{name}"
-            lock = _locked(self._tree, abandoned)
+            lock = _locked(self._tree, abandoned, is_own=False)
             if lock is not None:
                 try:
                     _clear(self._tree, abandoned)
                 finally:
                     disk.close(lock)
+                _remove_cleared(self._tree, abandoned)
 
 
 def _name_of_slot(number: int) -> str:
     return f"{number}{TEMPORARY_SUFFIX}"
 
 
-def _locked(tree: Tree, directory: str) -> int | None:
-    """The locked lock file of a workbench, None if another process has it or the directory went."""
+def _locked(tree: Tree, directory: str, *, is_own: bool) -> int | None:
+    """The locked lock file of a workbench, None if another process has it or the directory went.
+
+    Where the file system has no locks, only one's own is given, and nobody sweeps what others may be working in.
+    """
     try:
         with tree._parent(f"{directory}/lock") as (parent, name):
             fd = disk.create(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
@@ -586,6 +595,10 @@ def _locked(tree: Tree, directory: str) -> int | None:
         is_ours = still is not None and still.identity.inode == disk.fstat(fd).st_ino
     except BlockingIOError:
         return None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        is_ours = is_own
     finally:
         if not is_ours:
             disk.close(fd)
@@ -649,11 +662,10 @@ def _lock_byte(fd: int, at: int) -> bool | None:
     try:
         disk.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
     except OSError as error:
-        match error.errno:
-            case errno.EAGAIN | errno.EACCES:
-                return False
-            case errno.ENOLCK | errno.ENOSYS | errno.EOPNOTSUPP | errno.EINVAL:
-                return None
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if error.errno in _WITHOUT_LOCKS:
+            return None
         raise
     return True
 
@@ -664,6 +676,15 @@ def _clear(tree: Tree, directory: str) -> None:
         with tree._parent(path) as (parent, name):
             disk.unlink(name, dir_fd=parent)
     remove_empty_directories(tree, directory, top=directory)
+
+
+def _remove_cleared(tree: Tree, directory: str) -> None:
+    """Remove a workbench that `_clear` emptied, if it is there still.
+
+    NFS keeps what was unlinked while it was open, the lock, under another name until it is closed.
+    """
+    if tree.look(directory) is not None:
+        remove_empty_directories(tree, directory, top=directory)
 
 
 def no_model(relative: str) -> None:

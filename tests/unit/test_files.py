@@ -17,7 +17,7 @@ import pytest
 from making import ATTRIBUTES, NOW, everything_below, failing_disk, permit_for, put, small_disk, there
 
 from holding import a_process_that_has
-from omero_archive import linux
+from omero_archive import disk, linux
 from omero_archive.errors import BrokenInvariant, NotEnoughSpace, SourceChanged, TargetFailed, UnsafePath, WrongState
 from omero_archive.files import (
     EntryKind,
@@ -832,6 +832,62 @@ def test_what_a_killed_process_left_is_swept_by_the_next_and_a_living_one_is_lef
             pass
         tree.publish("x", temporary_of=living.slot(0))
     assert everything_below(tree.root) == {"bench": None, "x": b"mine"}
+
+
+def test_what_is_no_workbench_is_left_alone_and_stands_in_nobodys_way(tree: Tree) -> None:
+    put(tree.root, "bench/.DS_Store", b"somebody's")
+    with Workbench(tree, "bench") as bench:
+        write(tree, bench.slot(0), b"mine")
+        tree.publish("x", temporary_of=bench.slot(0))
+    assert everything_below(tree.root) == {"bench": None, "bench/.DS_Store": b"somebody's", "x": b"mine"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_a_workbench_is_used_and_nobodys_is_swept(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As on Lustre that is mounted without `flock`."""
+
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk, "flock", refused)
+    with Workbench(tree, "bench") as one:
+        write(tree, one.slot(0), b"one")
+        with Workbench(tree, "bench") as other:
+            write(tree, other.slot(0), b"other")
+        tree.publish("x", temporary_of=one.slot(0))
+    assert everything_below(tree.root) == {"bench": None, "x": b"one"}
+
+
+def test_a_workbench_is_left_nowhere_though_open_files_keep_a_name_until_they_are_closed(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, where what is unlinked while it is open becomes `.nfs...` until then."""
+    kept: dict[int, Path] = {}
+    unlink, close = disk.unlink, disk.close
+
+    def unlinked(name: str, *, dir_fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{dir_fd}")) / name
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+                    kept[int(fd)] = path.rename(path.with_name(".nfs1"))
+                    return
+        unlink(name, dir_fd=dir_fd)
+
+    def closed(fd: int) -> None:
+        close(fd)
+        if (path := kept.pop(fd, None)) is not None:
+            path.unlink()
+
+    monkeypatch.setattr(disk, "unlink", unlinked)
+    monkeypatch.setattr(disk, "close", closed)
+    put(tree.root, "bench/1234-dead/lock", b"")
+    with Workbench(tree, "bench"):
+        pass
+    assert kept == {}
+    assert everything_below(tree.root) == {"bench": None}
 
 
 def test_a_workbench_keeps_no_descriptor(tree: Tree) -> None:
