@@ -23,6 +23,7 @@ from omero_archive.jobs import Jobs, MayServe, Result
 from omero_archive.model import ServiceName
 from omero_archive.mover import BEATS, Mover
 from omero_archive.planning import OF_SERVICE, QUEUES, STAGE, Job, due, due_recalls, line
+from omero_archive.sessions import settle_async
 from omero_archive.steps.site import Site
 from omero_archive.wrapped.throttled import share_rates
 
@@ -228,4 +229,5 @@ def apply_queue_schema(dsn: str) -> bool:
 def _connector(dsn: str) -> "procrastinate.PsycopgConnector":
     import procrastinate
 
-    return procrastinate.PsycopgConnector(conninfo=make_conninfo(lasting(dsn), application_name="omero-archive"))
+    conninfo = make_conninfo(lasting(dsn), application_name="omero-archive")
+    return procrastinate.PsycopgConnector(conninfo=conninfo, configure=settle_async)

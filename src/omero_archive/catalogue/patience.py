@@ -4,7 +4,6 @@ The server's own bound on a statement does not help where the server hangs or th
 socket's bound does not help where only the process behind it hangs. So the waiting itself is bounded, here.
 """
 
-import os
 from collections.abc import Generator
 from datetime import timedelta
 from time import monotonic
@@ -15,11 +14,15 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.array import ListBinaryDumper
 
+from omero_archive.sessions import settle
+
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """A server that vanished without a word is noticed within half a minute, not after hours. Seconds; the last in ms."""
 
 _T = TypeVar("_T")
 _LEAST_TIMEOUT_S = 2  # libpq takes less for as much
+_SILENCE = "idle_in_transaction_session_timeout"
+_ENDS_IDLE_SESSIONS = 140_000  # the first PostgreSQL that can; our locks are held by sessions that are idle for hours
 
 
 class _PatientConnection(psycopg.Connection[Any]):
@@ -54,8 +57,7 @@ def lasting(dsn: str) -> str:
 
 def be_brief(connection: sa.Connection, silence: timedelta) -> None:
     """Let PostgreSQL end this transaction, with its locks, if we fall silent in it for so long: others wait for it."""
-    milliseconds = str(max(1, int(silence.total_seconds() * 1000)))
-    connection.execute(sa.select(sa.func.set_config("idle_in_transaction_session_timeout", milliseconds, True)))
+    connection.execute(sa.select(sa.func.set_config(_SILENCE, str(_milliseconds(silence)), True)))
 
 
 def connect(dsn: str, patience_s: float | None, *, silence: timedelta | None = None) -> psycopg.Connection[Any]:
@@ -63,24 +65,33 @@ def connect(dsn: str, patience_s: float | None, *, silence: timedelta | None = N
 
     With `silence` PostgreSQL ends any transaction, with its locks, in which we say nothing for so long.
     """
-    options = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
-    if silence is not None:
-        options = f"{options} -c idle_in_transaction_session_timeout={max(1, int(silence.total_seconds() * 1000))}"
+    # Set afterwards, not by libpq's `options`: those would take the place of what a service file has there.
+    limits = {"idle_session_timeout": 0} | ({} if silence is None else {_SILENCE: _milliseconds(silence)})
     if patience_s is None:
-        return _quick(psycopg.connect(lasting(dsn), application_name="omero-archive", options=options))
+        return _settled(psycopg.connect(lasting(dsn), application_name="omero-archive"), limits)
     made = _PatientConnection.connect(
         lasting(dsn),
         application_name="omero-archive",
         connect_timeout=max(_LEAST_TIMEOUT_S, round(patience_s)),
-        options=f"{options} -c statement_timeout={int(patience_s * 1000)}",
         # A plan for any parameters would not know whether a directory has one file or a million.
         prepare_threshold=None,
     )
     made.patience_s = patience_s
-    return _quick(made)
+    return _settled(made, limits | {"statement_timeout": int(patience_s * 1000)})
 
 
-def _quick(made: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+def _milliseconds(time: timedelta) -> int:
+    return max(1, int(time.total_seconds() * 1000))
+
+
+def _settled(made: psycopg.Connection[Any], limits: dict[str, int]) -> psycopg.Connection[Any]:
     """The connection, which sends arrays as they are: as text, 10^5 keys take ten times as long, here and there."""
+    if made.info.server_version < _ENDS_IDLE_SESSIONS:
+        del limits["idle_session_timeout"]
+    try:
+        settle(made, limits)
+    except BaseException:
+        made.close()
+        raise
     made.adapters.register_dumper(list, ListBinaryDumper)
     return made

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from omero_archive.errors import BrokenInvariant, DatabaseUnavailable, SettingsError, UnsupportedOmero
+from omero_archive.sessions import settle
 
 APPLICATION = "omero-archive"
 """Our sessions' application_name: what the offline proof does not count as OMERO."""
@@ -150,6 +151,7 @@ class OmeroDatabase:
     def _new(self, purpose: str) -> Connection:
         conn = psycopg.connect(self._dsn, application_name=APPLICATION, autocommit=True)
         try:
+            settle(conn)
             if purpose == _LOOKING:
                 conn.execute("SET default_transaction_read_only = on")
         except BaseException:
