@@ -78,6 +78,16 @@ def catalogue_rows(dsn: str) -> Rows:
     return rows_of(dsn, only=[*(metadata.tables.keys() - {"worker", "copy_count"}), "alembic_version"])
 
 
+def set_on(dsn: str, name: str, value: str) -> None:
+    """A setting with which all later sessions of a database begin."""
+    with psycopg.connect(dsn) as connection:
+        query = sql.SQL("ALTER DATABASE {} SET {} = {}")
+        database = sql.Identifier(connection.info.dbname)
+        # One that can only be read can be set right again.
+        connection.read_only = False
+        connection.execute(query.format(database, sql.Identifier(name), sql.Literal(value)))
+
+
 def disk_below(*roots: Path) -> dict[str, tuple[object, ...]]:
     """Everything below directories: kind, target, size, mtime, inode, mode, owner, number of names. Opens nothing."""
     found: dict[str, tuple[object, ...]] = {}

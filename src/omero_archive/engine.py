@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import copies, recalls, turns
-from omero_archive.catalogue.patience import lasting
+from omero_archive.catalogue.database import reached
+from omero_archive.catalogue.patience import connect, lasting
 from omero_archive.errors import DatabaseUnavailable
 from omero_archive.files import disk_errors
 from omero_archive.jobs import Jobs, MayServe, Result
@@ -218,7 +218,7 @@ def apply_queue_schema(dsn: str) -> bool:
     """Make procrastinate's tables in the catalogue's database, for `omero-archive init`; False if they are there."""
     from procrastinate.schema import SchemaManager
 
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with reached(), connect(dsn, None) as connection:
         found = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
         if found is not None and found[0] is not None:
             return False

@@ -23,7 +23,7 @@ from omero_archive.catalogue import claims
 from omero_archive.catalogue.claims import Claim, Host, Outcome, Wanted
 from omero_archive.catalogue.copies import Bounds
 from omero_archive.catalogue.database import Catalogue, reached
-from omero_archive.errors import DatabaseUnavailable
+from omero_archive.errors import DatabaseUnavailable, SettingsError
 from omero_archive.model import ServiceName
 from omero_archive.steps.site import Site
 
@@ -247,7 +247,7 @@ class _Pulse:
         """Stop beating, and tell that the worker ended."""
         self._over.set()
         self._thread.join()
-        with self._using, suppress(DatabaseUnavailable):
+        with self._using, suppress(DatabaseUnavailable, SettingsError):
             if self._mover.worker_id is not None:
                 with reached():
                     claims.leave(self._connected(), self._mover.worker_id)
@@ -267,7 +267,7 @@ class _Pulse:
                 self._mover.beat(self._connected())
             with self._catalogue.begin() as connection:
                 self._mover._take_over(connection)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, SettingsError) as error:
             if not self._is_away:
                 _log.warning("no beat; it is tried again", action="beat", error=str(error))
             self._is_away = True

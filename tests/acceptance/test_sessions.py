@@ -2,21 +2,8 @@
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from omero_archive.demo.postgres import EmbeddedPostgres
-from site_fixtures import CommandSite
-
-
-def set_on(postgres: EmbeddedPostgres, dsn: str, name: str, value: str) -> None:
-    """A setting with which all later sessions of a database begin."""
-    database = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("ALTER DATABASE {} SET {} = {}").format(
-                sql.Identifier(str(database)), sql.Identifier(name), sql.Literal(value)
-            )
-        )
+from site_fixtures import CommandSite, set_on
 
 
 @pytest.mark.parametrize(
@@ -29,10 +16,10 @@ def set_on(postgres: EmbeddedPostgres, dsn: str, name: str, value: str) -> None:
     ],
 )
 def test_whatever_is_set_for_the_databases_commands_do_what_they_did(
-    command_site: CommandSite, postgres: EmbeddedPostgres, name: str, value: str
+    command_site: CommandSite, name: str, value: str
 ) -> None:
     for dsn in (command_site.demo.omero_dsn, command_site.demo.catalogue_dsn):
-        set_on(postgres, dsn, name, value)
+        set_on(dsn, name, value)
     (reference, *_), before = command_site.references, command_site.originals()
     flags = archived(command_site.demo.omero_dsn)
     for arguments in (("check",), ("find",), ("add", reference, "--reason", "Überblick ☃"), ("run",)):

@@ -6,24 +6,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from omero_archive.catalogue.database import Catalogue
 from omero_archive.errors import Busy
 from omero_archive.model import BundleName
+from site_fixtures import set_on
 
 
 def catalogue(dsn: str) -> Catalogue:
     return Catalogue(dsn, clock=lambda: datetime.now(UTC), actor="tester")
-
-
-def set_on(dsn: str, name: str, value: str) -> None:
-    """A setting with which all later sessions of the database begin."""
-    with psycopg.connect(dsn) as connection:
-        database = sql.Identifier(connection.info.dbname)
-        connection.execute(
-            sql.SQL("ALTER DATABASE {} SET {} = {}").format(database, sql.Identifier(name), sql.Literal(value))
-        )
 
 
 def test_a_lock_lasts_as_long_as_the_work_where_idle_sessions_are_ended(empty_dsn: str) -> None:

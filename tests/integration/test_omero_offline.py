@@ -190,6 +190,18 @@ def test_a_node_that_never_went_down_runs_or_crashed(database: OmeroDatabase, om
     assert node in result.saw
 
 
+@pytest.mark.parametrize("up", ["infinity", "-infinity", "0044-03-15 12:00 BC", "12000-01-01"])
+def test_a_node_with_a_time_that_python_does_not_know_tells_as_any_other(
+    database: OmeroDatabase, omero_dsn: str, up: str
+) -> None:
+    with psycopg.connect(omero_dsn, autocommit=True) as conn:
+        node = t.add_node(conn)
+        conn.execute("UPDATE node SET up = %s WHERE uuid = %s", (up, node))
+    result = probe_nodes(database)
+    assert result.answer is Answer.CANNOT_TELL
+    assert node in result.saw
+
+
 def test_omero_is_proved_off_and_a_session_refuses_it(
     database: OmeroDatabase, omero_dsn: str, lock: Path, tmp_path: Path, free_port: int
 ) -> None:

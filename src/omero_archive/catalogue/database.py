@@ -16,12 +16,19 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from omero_archive.catalogue.events import WROTE
 from omero_archive.catalogue.patience import be_brief, connect
 from omero_archive.catalogue.seals import seal_new
+from omero_archive.catalogue.tables import metadata
 from omero_archive.errors import Busy, DatabaseUnavailable, SettingsError
 from omero_archive.model import BundleName, Clock, ServiceName
 
 SCHEMA_VERSION = "0006"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
 
+
+_OURS = ["alembic_version", "bundle", "copy", "manifest"]  # tables that no other program has together
+_ELSEWHERE = sa.text("""
+    SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relname = ANY(:names) GROUP BY n.nspname HAVING count(*) = cardinality(:names) LIMIT 1
+""")
 
 _SEALING = timedelta(seconds=20)
 """Whoever seals keeps all others that have done something waiting; who is stopped meanwhile, no longer than this."""
@@ -125,21 +132,33 @@ class Catalogue:
         except psycopg.Error as error:
             raise DatabaseUnavailable(
                 f"the database {wanted!r} could not be made: {_first_line(error)} "
-                f"Let an administrator of PostgreSQL run `createdb --owner=USER --encoding=UTF8 {wanted}`, "
-                "and run this again."
+                f"Let an administrator of PostgreSQL run `createdb --owner=USER --encoding=UTF8 --template=template0 "
+                f"{wanted}`, and run this again."
             ) from error
         return True
 
     def migrate(self) -> None:
-        """Bring the schema to this version of the software."""
+        """Bring the schema to this version of the software. Raises `SettingsError` for a database that is unfit."""
+        is_new = self.versions()[0] is None
         with self.begin() as connection:
+            if is_new:
+                _require_fit(connection)
             _upgrade(connection)
 
     def versions(self) -> tuple[str | None, str | None]:
-        """The schema's version in the database (None: no schema) and the version this software wants."""
+        """The schema's version in the database (None: no schema) and the version this software wants.
+
+        Raises `SettingsError` where there is a catalogue that our role's `search_path` does not lead to.
+        """
         with self.begin() as connection:
             is_there = connection.scalar(sa.select(sa.func.to_regclass("alembic_version"))) is not None
             found = connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if is_there else None
+            elsewhere = connection.scalar(_ELSEWHERE, {"names": _OURS}) if found is None else None
+        if elsewhere is not None:
+            raise SettingsError(
+                f"catalogue.database: the catalogue is in the schema {elsewhere!r}, and the search_path of this role "
+                "does not lead there. Correct it, or use the role that ran `omero-archive init`."
+            )
         return found, SCHEMA_VERSION
 
     def is_made(self) -> bool:
@@ -196,13 +215,35 @@ class Catalogue:
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """Raise `DatabaseUnavailable` where the catalogue's database says that it cannot be reached."""
+    """Raise `DatabaseUnavailable` where the catalogue's database says that it cannot be reached, or only be read.
+
+    `SettingsError` is raised where it says that our role may not do what it was to do.
+    """
     try:
         yield
-    except (DBAPIError, NoneFree, psycopg.OperationalError) as error:
-        if isinstance(error, DBAPIError) and not _is_away(error):
+    except (DBAPIError, NoneFree, psycopg.Error) as error:
+        told = _told(error)
+        if told is None:
             raise
-        raise DatabaseUnavailable(f"the catalogue's database cannot be reached: {_first_line(error)}") from error
+        raise told from error
+
+
+def _told(error: DBAPIError | NoneFree | psycopg.Error) -> SettingsError | DatabaseUnavailable | None:
+    """What to tell an administrator of an error of PostgreSQL; None of a fault of ours."""
+    match error.orig if isinstance(error, DBAPIError) else error:
+        case psycopg.errors.InsufficientPrivilege() | psycopg.errors.InvalidSchemaName() as said:
+            return SettingsError(
+                f"catalogue.database: this role may not do what is needed: {_first_line(said)}. Use the role that ran "
+                "`omero-archive init`, or let an administrator of PostgreSQL make it the owner of the database."
+            )
+        case psycopg.errors.ReadOnlySqlTransaction() as said:
+            return DatabaseUnavailable(
+                "the catalogue's database can only be read now: it is a standby, or default_transaction_read_only is "
+                f"set ({_first_line(said)}). Name the server that takes writes in `[catalogue] database`."
+            )
+    if isinstance(error, NoneFree | psycopg.OperationalError) or (isinstance(error, DBAPIError) and _is_away(error)):
+        return DatabaseUnavailable(f"the catalogue's database cannot be reached: {_first_line(error)}")
+    return None
 
 
 def _is_away(error: DBAPIError) -> bool:
@@ -212,6 +253,23 @@ def _is_away(error: DBAPIError) -> bool:
         or error.connection_invalidated
         or isinstance(error.orig, psycopg.errors.IdleInTransactionSessionTimeout)
     )
+
+
+def _require_fit(connection: sa.Connection) -> None:
+    """Raise `SettingsError` for a new catalogue's database that cannot hold every name, or has another's tables."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise SettingsError(
+            f"catalogue.database: its encoding is {encoding}, in which not every name can be written; nothing was made "
+            "in it. Let an administrator of PostgreSQL drop it and run "
+            "`createdb --owner=USER --encoding=UTF8 --template=template0 NAME`, and run this again."
+        )
+    taken = sorted(name for name in metadata.tables if connection.scalar(sa.select(sa.func.to_regclass(name))))
+    if taken:
+        raise SettingsError(
+            f"catalogue.database: there are tables of another program in it, such as {taken[0]}; nothing was made in "
+            "it. The catalogue needs a database of its own, not OMERO's."
+        )
 
 
 def _upgrade(connection: sa.Connection) -> None:

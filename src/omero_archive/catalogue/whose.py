@@ -44,8 +44,11 @@ def name_site(connection: sa.Connection, known: UUID | None = None) -> Whose:
 
 def belongs_to(connection: sa.Connection, omero_uuid: str) -> str:
     """Remember OMERO's database at first use; the uuid of the one that is remembered, this or another."""
-    connection.execute(sa.update(site).where(site.c.omero_uuid.is_(None)).values(omero_uuid=omero_uuid))
-    found = connection.scalar(sa.select(site.c.omero_uuid))
+    known = sa.select(site.c.omero_uuid)
+    found = connection.scalar(known)
+    if found is None:  # asked first: to look at a catalogue no right to change it is needed
+        connection.execute(sa.update(site).where(site.c.omero_uuid.is_(None)).values(omero_uuid=omero_uuid))
+        found = connection.scalar(known)
     return omero_uuid if found is None else str(found)
 
 

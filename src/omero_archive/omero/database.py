@@ -79,11 +79,8 @@ class OmeroDatabase:
     def check_version(self) -> None:
         """Raise `UnsupportedOmero` unless this is a database of OMERO 5.4-5.6."""
         query = "SELECT currentversion, currentpatch FROM dbpatch ORDER BY id DESC LIMIT 1"
-        try:
-            with self.connect_read_only() as conn:
-                row = conn.execute(query).fetchone()
-        except psycopg.errors.UndefinedTable as error:
-            raise UnsupportedOmero("This is not a database of OMERO: it has no table dbpatch.") from error
+        with self.connect_read_only() as conn:
+            row = conn.execute(query).fetchone()
         version = "an empty dbpatch table" if row is None else f"{row[0]} patch {row[1]}"
         if row is None or row[0] != SUPPORTED_VERSION:
             raise UnsupportedOmero(
@@ -136,6 +133,18 @@ class OmeroDatabase:
             raise DatabaseUnavailable(f"OMERO's database could not be asked: {str(error).strip()}") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise SettingsError(f"OMERO's database: the role may not do this: {str(error).strip()}") from error
+        except psycopg.errors.UndefinedTable as error:
+            what = str(error).strip().splitlines()[0]
+            raise UnsupportedOmero(
+                f"This is not a database of OMERO, or the search_path of our role does not lead to its tables: {what}."
+            ) from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            if purpose == _LOOKING:
+                raise
+            raise DatabaseUnavailable(
+                "OMERO's database can only be read now: it is a standby, or default_transaction_read_only is set "
+                f"({str(error).strip()}). Name the server that takes writes in `[omero] database`."
+            ) from error
 
     def _kept_one(self, purpose: str) -> Connection | None:
         """A connection that was kept and still works; the server may have been restarted meanwhile."""

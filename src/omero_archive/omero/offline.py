@@ -160,12 +160,13 @@ def probe_nodes(database: OmeroDatabase) -> ProbeResult:
     name = "node table"
     try:
         with database.connect_read_only() as conn:
-            rows = conn.execute("SELECT uuid, up FROM node WHERE down IS NULL ORDER BY up").fetchall()
+            # As text: Python has no time for what somebody may have put there by hand, such as infinity.
+            rows = conn.execute("SELECT uuid, left(up::text, 16) FROM node WHERE down IS NULL ORDER BY up").fetchall()
     except ArchiveError as error:
         return ProbeResult(name=name, answer=Answer.CANNOT_TELL, saw=str(error))
     if not rows:
         return ProbeResult(name=name, answer=Answer.OFF, saw="every server that came up went down")
-    nodes = ", ".join(f"{uuid} since {up:%Y-%m-%d %H:%M}" for uuid, up in rows)
+    nodes = ", ".join(f"{uuid} since {up}" for uuid, up in rows)
     return ProbeResult(name=name, answer=Answer.CANNOT_TELL, saw=f"running or crashed: {nodes}")
 
 
