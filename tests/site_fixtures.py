@@ -7,6 +7,7 @@ driven by the command line. Both are a `demo_site` with settings, a service dire
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -474,6 +475,12 @@ class CommandSite:
     def originals(self) -> dict[str, tuple[object, ...]]:
         """What lies at every original's path."""
         return {key: file_facts(self.demo.path(key)) for fileset in self.demo.filesets for key in fileset.keys}
+
+
+def use(site: CommandSite, section: str, dsn: str) -> None:
+    """Another database in the settings, `omero` or `catalogue`."""
+    line = rf'(\[{section}\]\ndatabase = )"[^\n]*"'
+    site.settings.write_text(re.sub(line, lambda found: found[1] + json.dumps(dsn), site.settings.read_text()))
 
 
 @pytest.fixture(scope="session")

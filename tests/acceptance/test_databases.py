@@ -1,7 +1,5 @@
 """Databases that are not what they were meant to be, and roles that may too little: commands say so, and what to do."""
 
-import json
-import re
 import uuid
 from collections.abc import Iterator
 
@@ -11,7 +9,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from omero_archive.demo.postgres import EmbeddedPostgres
-from site_fixtures import CommandSite, set_on
+from site_fixtures import CommandSite, set_on, use
 
 
 @pytest.fixture
@@ -26,13 +24,6 @@ def role(postgres: EmbeddedPostgres) -> Iterator[str]:
             with psycopg.connect(postgres.dsn(database), autocommit=True) as there:
                 there.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
         connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
-
-
-def use(site: CommandSite, section: str, dsn: str) -> None:
-    """Another database in the settings."""
-    line = rf'(\[{section}\]\ndatabase = )"[^\n]*"'
-    text = re.sub(line, lambda found: found[1] + json.dumps(dsn), site.settings.read_text())
-    site.settings.write_text(text)
 
 
 def test_a_role_without_rights_on_the_catalogue_is_told_so(command_site: CommandSite, role: str) -> None:
