@@ -9,13 +9,13 @@ import pytest
 from omero_archive.catalogue import bundles
 from omero_archive.catalogue.bundles import Request
 from omero_archive.demo import omero_tables as tables
-from omero_archive.errors import OriginalUnfit, UnsafePath, WrongState
+from omero_archive.errors import DatabaseUnavailable, OriginalUnfit, UnsafePath, WrongState
 from omero_archive.model import Bundle, ObjectRef, ObjectType
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.states import CopyState, Decision, Residency
 from omero_archive.steps.add import add
 from omero_archive.steps.release import release_dry
-from site_fixtures import Facility, MakeFacility, catalogue_rows, sha256_of
+from site_fixtures import Facility, MakeFacility, catalogue_rows, rows_of, set_on, sha256_of
 
 
 def file_ids(facility: Facility, slug: str) -> list[int]:
@@ -188,6 +188,42 @@ def test_images_that_omero_gained_are_marked_too(facility: Facility) -> None:
     facility.unarchive("ics")
     with psycopg.connect(facility.demo.omero_dsn) as conn:
         assert conn.execute("SELECT archived FROM image WHERE id = %s", (ids.image,)).fetchone() == (None,)
+
+
+def test_images_that_omero_gained_while_a_release_was_interrupted_get_their_flags_back(facility: Facility) -> None:
+    facility.archive("ics")
+    set_on(facility.demo.omero_dsn, "default_transaction_read_only", "on")
+    with pytest.raises(DatabaseUnavailable):
+        facility.release("ics")
+    assert facility.record("ics").intent == "release"
+    set_on(facility.demo.omero_dsn, "default_transaction_read_only", "off")
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        rows = [
+            tables.ImageRow(name="new", fileset=facility.demo.fileset("ics").fileset_id, archived=flag)
+            for flag in (None, False, True)
+        ]
+        added = [ids.image for ids in tables.add_images(conn, stamp_of(conn, "ics", facility), rows)]
+    facility.release("ics")
+    facility.unarchive("ics")
+    with psycopg.connect(facility.demo.omero_dsn) as conn:
+        query = "SELECT archived FROM image WHERE id = ANY(%s) ORDER BY id"
+        assert conn.execute(query, (added,)).fetchall() == [(None,), (False,), (True,)]
+
+
+def test_images_that_omero_has_in_another_fileset_now_are_no_other_bundles(facility: Facility) -> None:
+    facility.archive("ics")
+    facility.archive("plate")
+    (moved, *_), known = facility.demo.fileset("ics").image_ids, ["bundle", "file", "image"]
+    before = rows_of(facility.site.catalogue.dsn, only=known)
+    for slug in ("dicom", "plate"):
+        with psycopg.connect(facility.demo.omero_dsn) as conn:
+            values = (facility.demo.fileset(slug).fileset_id, moved)
+            conn.execute("UPDATE image SET fileset = %s WHERE id = %s", values)
+        with pytest.raises(WrongState, match=r"those of Fileset-\d+ when that was added.*a person must look"):
+            facility.add(slug)
+    with pytest.raises(WrongState, match="a person must look"):
+        facility.release("plate")
+    assert rows_of(facility.site.catalogue.dsn, only=known) == before
 
 
 @pytest.mark.parametrize(

@@ -461,6 +461,20 @@ def test_images_in_another_fileset_now_are_left(facility: Facility) -> None:
     left(facility, Kind.IMAGES_MOVED)
 
 
+def test_images_that_moved_from_one_bundle_to_another_are_left_in_both(facility: Facility) -> None:
+    facility.released("plate")
+    facility.released("dicom")
+    values = {"other": facility.demo.fileset("dicom").fileset_id, "image": facility.demo.fileset("plate").image_ids[0]}
+    execute(facility, "UPDATE image SET fileset = %(other)s WHERE id = %(image)s", **values)
+    told = [one for one in found(facility) if one.kind in (Kind.IMAGES_MOVED, Kind.IMAGES_ADDED)]
+    before = everything(facility)
+    assert len(told) == 2
+    for one in told:
+        with pytest.raises(WrongState):
+            fix(facility.site, one)
+    assert everything(facility) == before
+
+
 def test_files_that_omero_moved_changed_or_lost_are_left_and_no_link_is_made_for_them(facility: Facility) -> None:
     facility.released("plate")
     ids = [file.omero_id for file in facility.found("plate").files]

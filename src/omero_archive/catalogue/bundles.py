@@ -371,8 +371,21 @@ def _facts(found: Bundle) -> dict[str, Any]:
     }
 
 
+def require_own_images(connection: sa.Connection, number: int | None, found: Sequence[Image]) -> None:
+    """Raise `WrongState` if other bundles than the one of this number (None: a new one) have any of these images."""
+    mine = sa.select(bundle.c.name).join(image, image.c.bundle_id == bundle.c.id)
+    numbers = array([one.id for one in found], BigInteger)
+    theirs = mine.where(image.c.id == sa.any_(numbers), image.c.bundle_id.is_distinct_from(number)).distinct()
+    if others := sorted(connection.scalars(theirs)):
+        raise WrongState(
+            f"some of its images were those of {', '.join(others)} when that was added, and OMERO has them in another "
+            "fileset now. Nothing was changed. `omero-archive reconcile` names them; a person must look."
+        )
+
+
 def add_images(connection: sa.Connection, number: int, found: Sequence[Image]) -> None:
-    """Add those of OMERO's images that the bundle does not have yet."""
+    """Add those of OMERO's images that the bundle does not have yet. Raises `WrongState` if another has them."""
+    require_own_images(connection, number, found)
     known = set(connection.scalars(sa.select(image.c.id).where(image.c.bundle_id == number)))
     # The flag as it stands goes into the manifest; a release remembers it anew before it marks.
     rows = [

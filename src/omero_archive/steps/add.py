@@ -73,8 +73,8 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
     """Put a bundle under archiving (`decision` APPROVED) or ask for it (REQUESTED).
 
     Raises `OriginalUnfit` with every obstacle, `DiskFailed` where the disk cannot be looked at,
-    `WrongState` when another bundle has some of its files, or lives in their directory, or when files came to a
-    released one.
+    `WrongState` when another bundle has some of its files or images, or lives in their directory, or when files came
+    to a released one.
     """
     with disk_errors(bundle.name), site.catalogue.begin() as connection:
         known = bundles.by_name(connection, bundle.name)
@@ -84,6 +84,7 @@ def add(site: Site, bundle: Bundle, request: Request, *, decision: Decision, dry
             # release is not finished they may be links, or have a second name, of ours.
             linked = _require_fit(site, bundle)
         _require_own(connection, bundle)
+        bundles.require_own_images(connection, None if known is None else known.id, bundle.images)
         if known is None and linked is not None:
             raise _unknown_link(bundle, linked)
         if known is not None and known.residency is not Residency.RESIDENT:

@@ -210,9 +210,10 @@ def _intend(site: Site, bundle: BundleRecord, found: Bundle, why: dict[str, obje
     flags = {} if bundle.intent == INTENT else read_flags(site.omero, found)
     with site.catalogue.begin() as connection:
         bundles.note(connection, bundle, "release proof", why)
+        # With their flags, also when a release is taken up again: what OMERO has gained since is marked only now.
+        bundles.add_images(connection, bundle.id, found.images)
         if bundle.intent == INTENT:
             return
-        bundles.add_images(connection, bundle.id, found.images)
         bundles.remember_flags(connection, flags)
         bundles.intend(connection, bundle, INTENT)
 
