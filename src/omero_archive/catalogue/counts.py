@@ -5,6 +5,7 @@ What is counted never changes while a copy is there, and nobody adds to another'
 transaction's view, however many work at once, and nobody waits. `recounted` counts anew, for `check`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -86,6 +87,16 @@ def least_recently_compared(
     """When the least recently compared copy was compared, for each service and state."""
     asked = [one for one in wanted if one.state in _COMPARED]
     return {(one.service, one.state): _first_compared(connection, one) for one in asked}
+
+
+def left_on(connection: sa.Connection, service: str, *, named: Sequence[str], usable: Sequence[CopyState]) -> int:
+    """How many usable copies on a service are the only usable ones, as far as the `named` services go."""
+    other = copy.alias()
+    is_elsewhere = sa.exists().where(
+        other.c.file_id == copy.c.file_id, other.c.service.in_(named), other.c.state.in_(usable)
+    )
+    mine = sa.and_(copy.c.service == service, copy.c.state.in_(usable), ~is_elsewhere)
+    return connection.scalar(sa.select(sa.func.count()).select_from(copy).where(mine)) or 0
 
 
 def word(connection: sa.Connection, one: Counted) -> str | None:

@@ -14,6 +14,7 @@ from omero_archive.near import LOCKS
 from omero_archive.omero.offline import Answer, ServerPorts, probe_all
 from omero_archive.service import Finding
 from omero_archive.steps.check_root import check_root
+from omero_archive.steps.nearest import USABLE
 from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Site
 
@@ -30,7 +31,7 @@ def check(site: Site) -> list[Finding]:
     ]
     for name in site.services:
         found += check_service(site, name)
-    return [*found, _server(site)]
+    return [*found, *_unnamed(site), _server(site)]
 
 
 def check_service(site: Site, name: ServiceName) -> list[Finding]:
@@ -57,6 +58,29 @@ def _standing(site: Site, name: ServiceName) -> list[Finding]:
     if name not in site.settings.service_names:
         return [Finding(subject=subject, is_fine=True, text="gets no copies: release.copies does not name it")]
     return []
+
+
+def _unnamed(site: Site) -> Iterator[Finding]:
+    """Services on which the catalogue knows copies, and of which the settings know nothing."""
+    try:
+        site.catalogue.require_schema()
+        with site.catalogue.begin() as connection:
+            counted = [one for one in counts.counted(connection) if one.state in USABLE]
+            for name in sorted({one.service for one in counted} - site.services.keys()):
+                left = counts.left_on(connection, name, named=list(site.services), usable=USABLE)
+                yield _given_up(name, sum(one.copies for one in counted if one.service == name), left)
+    except (SettingsError, DatabaseUnavailable):
+        return  # others say so
+
+
+def _given_up(name: str, many: int, left: int) -> Finding:
+    subject, text = f"service {name}", f"is not in the settings, though the catalogue knows {many} copies there"
+    if not left:
+        text += "; each of these files has a copy on another service too"
+        return Finding(subject=subject, is_fine=True, text=text)
+    text += f"; of {left} of these files there is no other, and they cannot be recalled now"
+    advice = f"Was it renamed? Give [services.{name}] its name back. With `read_only = true` it gets no new copies."
+    return Finding(subject=subject, is_fine=False, text=text, advice=advice)
 
 
 def _try(subject: str, look: Callable[[], str], advice: str) -> Finding:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from omero_archive.catalogue.bundles import FileRecord
 from omero_archive.catalogue.copies import CopyRecord
-from omero_archive.errors import ArchiveError, ObjectMissing, ObjectOffline
+from omero_archive.errors import ArchiveError, ObjectMissing, ObjectOffline, ServiceUnavailable
 from omero_archive.model import Key, ServiceName
 from omero_archive.service import Answer, Staged
 from omero_archive.states import CopyState
@@ -33,9 +33,14 @@ class Supply:
         self._site = site
         order = {name: number for number, name in enumerate(site.settings.nearest_first)}
         self._copies: dict[int, list[CopyRecord]] = {file.id: [] for file in files}
+        self._unnamed: dict[int, list[ServiceName]] = {}  # services of its other copies, by number of the file
         for copy in sorted(known, key=lambda copy: order.get(copy.service, len(order))):
-            if copy.file.id in self._copies and copy.state in USABLE and copy.service in site.services:
+            if copy.file.id not in self._copies or copy.state not in USABLE:
+                continue
+            if copy.service in site.services:
                 self._copies[copy.file.id].append(copy)
+            else:
+                self._unnamed.setdefault(copy.file.id, []).append(copy.service)
         self._said: dict[int, Staged] = {}  # by number of the copy
         self._out: set[int] = set()  # numbers of copies that gave no good bytes
         self._away: dict[ServiceName, ArchiveError] = {}
@@ -77,6 +82,9 @@ class Supply:
         problems: list[ArchiveError] = list(
             {str(error): error for error in (*self._problems.get(file.id, ()), *away)}.values()
         )
+        if unnamed := self._unnamed.get(file.id):
+            # It may be a slip of the pen: what is known there is not nothing.
+            problems.append(ServiceUnavailable(_not_named(file.key, unnamed)))
         if not problems:
             return ObjectMissing(f"{file.key}: there is no verified copy anywhere; a person must look.")
         if len(problems) == 1:
@@ -162,3 +170,11 @@ class Supply:
     def _is_known_online(self, copy: CopyRecord) -> bool:
         needs_staging = self._site.services[copy.service].capabilities.needs_staging
         return not needs_staging or self._said.get(copy.id) is Staged.ONLINE
+
+
+def _not_named(key: Key, services: Sequence[ServiceName]) -> str:
+    are = "is" if len(services) == 1 else "are"
+    return (
+        f"{key}: the catalogue knows a good copy on {', '.join(services)}, but {', '.join(services)} {are} not in the "
+        "settings, so it was not read. Name the service there as before (with `read_only = true` if it is given up)."
+    )

@@ -64,7 +64,7 @@ def proven(site: Site, bundled: Bundled, copy: CopyRecord) -> Source:
             return found
         tried.append(f"{name}: {problem}")
     others = [one for one in bundled.copies if one.file.id == copy.file.id and one.service != copy.service]
-    supply = Supply(site, [copy.file], others)
+    supply = Supply(site, [copy.file], [one for one in others if one.service in site.services])
     while (nearest := supply.readable(copy.file)) is not None:
         service = site.services[nearest.service]
         source = Source(name=str(nearest.service), open=partial(service.open, copy.key))
