@@ -47,7 +47,7 @@ def test_damage_is_found_healed_and_then_all_is_in_order(site: CommandSite) -> N
     assert {problem["verdict"] for problem in found["problems"]} == {"damaged", "missing"}
     assert states(site) == [CopyState.DAMAGED, CopyState.DURABLE, CopyState.MISSING]
     again = site.run("audit", "--all", exits=5).stdout
-    assert "Not auditable on tape: 1 copies that are damaged; heal them: `omero-archive audit --heal`." in again
+    assert "Not auditable on tape: 1 copies that are damaged; heal them: the same with `--heal`." in again
     assert "2 copies are damaged or missing" in again
     assert archived(site).read_bytes() == damaged, "an audit changes nothing in the archive"
 

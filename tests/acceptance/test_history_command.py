@@ -1,6 +1,7 @@
 """`history` as a process: sentences, proofs, JSON, and the chain."""
 
 import psycopg
+import pytest
 
 from site_fixtures import CommandSite
 
@@ -40,3 +41,11 @@ def test_history_tells_a_life_and_finds_whoever_changed_the_log(command_site: Co
 def test_history_wants_to_know_of_what(command_site: CommandSite) -> None:
     assert "name objects, such as Image:1" in command_site.run("history", exits=2).stderr
     assert "--contains needs --verify" in command_site.run("history", "Image:1", "--contains", "aa", exits=2).stderr
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "4", "4f0c21d", "4f0c....", "4f0c21d9a7 ", "0" * 65])
+def test_a_head_that_was_not_noted_is_not_in_the_chain(command_site: CommandSite, nothing: str) -> None:
+    """`--contains "$HEAD"` of a script whose variable is empty must not say that all is well."""
+    ended = command_site.run("history", "--verify", "--contains", nothing, exits=2)
+    assert "at least the first 8" in ended.stderr
+    assert "in the chain" not in ended.stdout

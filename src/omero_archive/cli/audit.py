@@ -14,7 +14,7 @@ from omero_archive.cli.audit_report import Report
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.cli.things import records
+from omero_archive.cli.things import look_up
 from omero_archive.errors import WrongUse
 from omero_archive.model import ServiceName
 from omero_archive.settings import parse_size
@@ -85,7 +85,7 @@ def audit(
     with opened(settings) as site, report.output.progress() as told:
         site.progress = told
         choice = Choice(
-            scope=_scope(site, objects, service),
+            scope=_scope(site, objects, service, report),
             compared_before=_before(site) if due else None,
             part=None if sample is None else _part(sample),
             seed=secrets.randbelow(1 << 31) if seed is None else seed,
@@ -128,13 +128,15 @@ def _chosen(site: Site, choice: Choice) -> list[AuditSlice]:
         return audits.chosen(connection, choice, size_bytes=work.slice_size, files=work.slice_files)
 
 
-def _scope(site: Site, objects: list[str] | None, services: list[str] | None) -> Scope:
+def _scope(site: Site, objects: list[str] | None, services: list[str] | None, report: Report) -> Scope:
     known = tuple(site.services)
     if unknown := [name for name in services or () if name not in known]:
         raise WrongUse(f"--service: {', '.join(unknown)}: there are {', '.join(known)}.")
     scope = Scope(services=tuple(ServiceName(name) for name in services) if services else known)
     if objects:
-        scope = replace(scope, bundle_ids=tuple(record.id for record in records(site, objects)))
+        named = look_up(site, objects)
+        report.leave_out(named)
+        scope = replace(scope, bundle_ids=tuple(record.id for record in named.records))
     return scope
 
 

@@ -10,6 +10,7 @@ from omero_archive.catalogue import audits
 from omero_archive.catalogue.audits import BROKEN, AuditSlice, Choice, Scope
 from omero_archive.cli.items import exit_code
 from omero_archive.cli.output import Output, human_size
+from omero_archive.cli.things import Known
 from omero_archive.errors import ArchiveError, Damage, ObjectOffline
 from omero_archive.model import BundleName
 from omero_archive.states import CopyState
@@ -21,8 +22,8 @@ from omero_archive.steps.site import Site
 _WHY_NOT = {
     CopyState.PENDING: "not written yet",
     CopyState.WRITTEN: "not verified yet; run `omero-archive run`",
-    CopyState.DAMAGED: "damaged; heal them: `omero-archive audit --heal`",
-    CopyState.MISSING: "missing; heal them: `omero-archive audit --heal`",
+    CopyState.DAMAGED: "damaged; heal them: the same with `--heal`",
+    CopyState.MISSING: "missing; heal them: the same with `--heal`",
 }
 _FINE = (Verdict.GOOD, Verdict.VOUCHED, Verdict.CANNOT_TELL)
 _FINE_MANIFEST = (ManifestVerdict.GOOD, ManifestVerdict.CANNOT_TELL)
@@ -78,6 +79,11 @@ class Report:
         self._facts["not_auditable"] = [
             {"service": one.service, "state": one.state, "copies": one.copies} for one in counts
         ]
+
+    def leave_out(self, named: Known) -> None:
+        """What of the objects named is not under archiving."""
+        named.tell_others(self.output)
+        self._facts["not_archived"] = list(named.others)
 
     def take(self, site: Site, found: Sequence[Finding]) -> None:
         """What was found of one slice: a line for each bundle that has a problem."""
@@ -185,13 +191,11 @@ class Report:
         if self._healed:
             self.output.say(f"{self._healed} copies healed; `omero-archive run` verifies and confirms them.")
         if self._waiting:
-            self.output.say(
-                f"{self._waiting} wait for bytes that an archive brings back; say `audit --heal` again then."
-            )
+            self.output.say(f"{self._waiting} wait for bytes that an archive brings back; say the same again then.")
         if self._not_healed > self._waiting:
             self.output.say(f"{self._not_healed - self._waiting} not healed: a person must look.")
         elif not self._waiting and self._facts.get("broken_now"):
-            self.output.say(f"{self._facts['broken_now']} copies are damaged or missing: `omero-archive audit --heal`.")
+            self.output.say(f"{self._facts['broken_now']} copies are damaged or missing: say the same with `--heal`.")
 
 
 def _code(finding: Finding) -> int:

@@ -1,5 +1,6 @@
 """`history`: an image's life, and whether the log of it is whole."""
 
+import re
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from omero_archive.catalogue.seals import Chain
 from omero_archive.cli.open import opened
 from omero_archive.cli.options import Json, Objects, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.cli.things import known_records
+from omero_archive.cli.things import look_up_remembered
 from omero_archive.errors import Damage, WrongUse
 from omero_archive.steps.history import proof_lines, sentence
 from omero_archive.steps.site import Site
@@ -23,7 +24,7 @@ Contains = Annotated[
     typer.Option(
         "--contains",
         metavar="HASH",
-        help="With --verify: a head hash that was noted earlier must be in the chain still.",
+        help="With --verify: a head hash noted earlier (all of it, or 8 digits and more) must be in the chain still.",
         show_default=False,
     ),
 ]
@@ -45,15 +46,26 @@ def history(
     """
     if not objects and not verify:
         raise WrongUse("name objects, such as Image:1 or Fileset:12, or give --verify.")
-    if contains and not verify:
-        raise WrongUse("--contains needs --verify.")
+    if contains is not None:
+        _require_hash(contains, verify=verify)
     output = Output(as_json=as_json)
     with opened(settings) as site:
-        lives = [_life(site, output, record, proofs=proofs) for record in known_records(site, objects or ())]
+        named = look_up_remembered(site, objects or ())
+        lives = [_life(site, output, record, proofs=proofs) for record in named.records]
+        named.tell_others(output)
         chain = _verify(site, output, contains) if verify else None
-    output.document({"command": "history", "bundles": lives, "chain": None if chain is None else asdict(chain)})
+    told = {"bundles": lives, "not_archived": list(named.others)}
+    output.document({"command": "history", **told, "chain": None if chain is None else asdict(chain)})
     if chain is not None and (chain.broken is not None or chain.contains is False):
         raise typer.Exit(Damage.exit_code)
+
+
+def _require_hash(text: str, *, verify: bool) -> None:
+    """Raise `WrongUse` for what says nothing about the chain: an empty variable of a script is in every chain."""
+    if not verify:
+        raise WrongUse("--contains needs --verify.")
+    if re.fullmatch(r"[0-9A-Fa-f]{8,64}", text) is None:
+        raise WrongUse(f"--contains: {text!r} is no hash: at least the first 8 of its 64 digits (0-9, a-f) are needed.")
 
 
 def _life(site: Site, output: Output, record: BundleRecord, *, proofs: bool) -> dict[str, object]:

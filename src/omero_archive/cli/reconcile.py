@@ -11,7 +11,7 @@ from omero_archive.app import open_site
 from omero_archive.cli.options import DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output
 from omero_archive.cli.purge import Yes, purge_each
-from omero_archive.cli.things import records
+from omero_archive.cli.things import look_up
 from omero_archive.errors import ArchiveError, Damage, Unavailable, WrongUse
 from omero_archive.model import ServiceName
 from omero_archive.settings import load_settings, settings_file
@@ -70,19 +70,24 @@ def reconcile(
         if purge:
             purge_each(site, output, purge, yes=yes, dry_run=dry_run)
             return
-        scope = _scope(site, objects, service, is_read=read)
         report = Report(output=output, is_fixing=fix and not dry_run)
+        scope = _scope(site, objects, service, report, is_read=read)
         with site.omero.keeping_connections():
             for finding in look(site, scope):
                 report.take(site, finding)
     report.close(dry_run=dry_run)
 
 
-def _scope(site: Site, objects: list[str] | None, service: str | None, *, is_read: bool) -> Scope:
+def _scope(site: Site, objects: list[str] | None, service: str | None, report: "Report", *, is_read: bool) -> Scope:
     site.catalogue.require_schema()
     if service is not None and service not in site.services:
         raise WrongUse(f"--service: there is no [services.{service}]; there are {', '.join(site.services)}.")
-    names = None if not objects else tuple(record.name for record in records(site, objects))
+    names = None
+    if objects:
+        named = look_up(site, objects)
+        named.tell_others(report.output)
+        report.not_archived = list(named.others)
+        names = tuple(record.name for record in named.records)
     return Scope(names=names, service=None if service is None else ServiceName(service), is_read=is_read)
 
 
@@ -97,6 +102,7 @@ class Report:
     found: Counter[Kind] = field(default_factory=Counter)
     fixed: Counter[Kind] = field(default_factory=Counter)
     not_looked: list[NotLooked] = field(default_factory=list)
+    not_archived: list[str] = field(default_factory=list)  # of the objects named
 
     def take(self, site: Site, finding: Difference | NotLooked) -> None:
         """One finding: repaired if that is wanted and safe, and remembered."""
@@ -137,6 +143,7 @@ class Report:
                 "dry_run": dry_run,
                 "differences": self.rows,
                 "not_looked": [asdict(one) for one in self.not_looked],
+                "not_archived": self.not_archived,
                 "summary": summary,
             }
         )

@@ -10,7 +10,8 @@ from omero_archive.cli.open import opened
 from omero_archive.cli.options import Json, Objects, SettingsFile
 from omero_archive.cli.output import Output, human_size
 from omero_archive.cli.queue import bundle_queue, site_queue
-from omero_archive.cli.things import key_of, records
+from omero_archive.cli.things import key_of, look_up
+from omero_archive.model import BundleName
 from omero_archive.steps.site import Site
 from omero_archive.steps.status import PathStatus, path_status
 
@@ -22,13 +23,17 @@ def status(objects: Objects = None, as_json: Json = False, settings: SettingsFil
         if not objects:
             _site(site, output)
             return
-        shown = []
+        shown: list[dict[str, object]] = []
+        others: dict[BundleName, None] = {}
         for text in objects:
             if "/" in text:
                 shown.append(_path(site, output, text))
-            else:
-                shown += [_bundle(site, output, record) for record in records(site, [text])]
-        output.document({"command": "status", "objects": shown})
+                continue
+            named = look_up(site, [text])
+            shown += [_bundle(site, output, record) for record in named.records]
+            named.tell_others(output)
+            others |= dict.fromkeys(named.others)
+        output.document({"command": "status", "objects": shown, "not_archived": list(others)})
 
 
 def _site(site: Site, output: Output) -> None:
