@@ -43,6 +43,9 @@ EXCLUDED_PROGRAMS = (
 )
 """Programs whose opens recall nothing: indexers, thumbnailers, virus scanners, backups. Names as Linux cuts them."""
 
+LONGEST = timedelta(days=36500)
+"""So long before and after now there are days in every calendar that is used here."""
+
 _LAST_PORT = 65535
 _TIME_UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -68,9 +71,12 @@ def parse_duration(text: object) -> timedelta:
     if match is None:
         raise ValueError(f"{text!r} is not a duration such as '5s', '30min', '1h', '7d' or '2y'")
     try:
-        return float(match[1]) * _TIME_UNITS[match[2]]
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is too long a duration") from error
+        found = float(match[1]) * _TIME_UNITS[match[2]]
+    except OverflowError:
+        found = timedelta.max
+    if found > LONGEST:
+        raise ValueError(f"{text!r} is too long a duration; 100y is the longest")
+    return found
 
 
 def parse_size(text: object) -> int:
@@ -187,7 +193,7 @@ class OmeroSettings(_Table):
     managed_dir: AbsolutePath | None = None
     filename_encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
     host: str = "localhost"
-    ports: tuple[int, ...] = (4061, 4063, 4064)
+    ports: tuple[Annotated[int, Field(ge=1, le=_LAST_PORT)], ...] = (4061, 4063, 4064)
 
     @property
     def managed_repository(self) -> Path:

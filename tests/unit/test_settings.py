@@ -170,6 +170,8 @@ WRONG = {
     "a duration without unit": ('proof_lifetime = "1h"', 'proof_lifetime = "60"', ["release.proof_lifetime", "'60'"]),
     "a duration as number": ('proof_lifetime = "1h"', "proof_lifetime = 60", ["release.proof_lifetime"]),
     "a negative duration": ('keep_originals = "0d"', 'keep_originals = "-1d"', ["release.keep_originals"]),
+    "a duration of ages": ('keep_originals = "0d"', 'keep_originals = "9999y"', ["keep_originals", "100y"]),
+    "a port beyond all ports": ('data_dir = "/OMERO"', 'data_dir = "/OMERO"\nports = [4061, 99999]', ["omero.ports"]),
     "an endless duration": ('keep_originals = "0d"', 'keep_originals = "99999999999y"', ["release.keep_originals"]),
     "a size without sense": ('max_size = "20 TB"', 'max_size = "lots"', ["archive.max_size"]),
     "a negative size": ('min_free = "500 GB"', "min_free = -1", ["archive.min_free"]),

@@ -13,8 +13,10 @@ from omero_archive.cli.options import DryRun, Json, Objects, SettingsFile
 from omero_archive.cli.output import Output
 from omero_archive.cli.things import known_bundles
 from omero_archive.errors import ArchiveError, WrongUse
-from omero_archive.settings import parse_duration
+from omero_archive.settings import LONGEST, parse_duration
 from omero_archive.steps.release import load
+
+_DAY = timedelta(days=1)
 
 Until = Annotated[
     str | None, typer.Option("--until", help="A date (2027-01-31) or a duration from now (14d).", show_default=False)
@@ -52,10 +54,24 @@ def pin(
 
 def _moment(text: str) -> datetime:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        pass
+        return _after(text)
+    left = day - utc_now()
+    if left > LONGEST:
+        raise WrongUse(f"--until {text}: that is more than 100 years away; nothing was pinned.")
+    if left <= -_DAY:
+        # Who mistypes the year believes the bytes safe from eviction, and they are not.
+        raise WrongUse(f"--until {text}: that day is over; nothing was pinned.")
+    return day + _DAY
+
+
+def _after(text: str) -> datetime:
     try:
-        return utc_now() + parse_duration(text)
+        duration = parse_duration(text)
     except ValueError as error:
-        raise WrongUse(f"--until {text!r} is neither a date such as 2027-01-31 nor a duration such as 14d.") from error
+        problem = f"is neither a date such as 2027-01-31 nor a duration such as 14d: {error}"
+        raise WrongUse(f"--until {text!r} {problem}.") from error
+    if not duration:
+        raise WrongUse(f"--until {text}: that is now; nothing was pinned. `--off` takes a pin away.")
+    return utc_now() + duration
