@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -39,6 +40,11 @@ def who() -> str:
 @contextmanager
 def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress = no_progress) -> Iterator[Site]:
     """The site of these settings; nothing is connected to before it is used."""
+    if sys.getfilesystemencoding() != "utf-8":
+        raise SettingsError(
+            f"names of files are read as {sys.getfilesystemencoding()} here, and the archive's manifests would name "
+            "other files. Set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8."
+        )
     site = Site(
         settings=settings,
         clock=clock,

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Rows and records come by the ten thousand and are in no cycle: to look for one among them after each 700 took a
     # sixteenth of a run over 10 000 files.
     gc.set_threshold(50_000, 20, 20)
+    if arguments is None:
+        _speak_utf_8()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app(given)
@@ -76,6 +79,18 @@ def main(arguments: list[str] | None = None) -> None:
 
         structlog.get_logger().exception("a fault in omero-archive", error=repr(error))
         sys.exit(70)
+
+
+def _speak_utf_8() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale has another encoding.
+
+    There a name of a file would be read as other letters, and written so into the archive's manifests.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same program
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may ask for one that lacks letters
 
 
 def _tell(error: ArchiveError, given: list[str]) -> None:
