@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +58,15 @@ class ObjectStatus:
     word: str = ""  # the service's own word for the durability, such as "amber"
     staged_until: datetime | None = None
     attention: str = ""
+
+    def __post_init__(self) -> None:
+        """Answers are compared by identity: "no" as a text would be taken for something else than NO."""
+        if not (type(self.present) is type(self.durable) is Answer and type(self.staged) is Staged):
+            said = f"present={self.present!r}, durable={self.durable!r}, staged={self.staged!r}"
+            raise TypeError(f"an ObjectStatus wants present and durable as Answer, and staged as Staged; it got {said}")
+        if {type(self.word), type(self.attention)} != {str}:
+            said = f"word={self.word!r}, attention={self.attention!r}"
+            raise TypeError(f"an ObjectStatus wants word and attention as texts, empty if there is none; it got {said}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,12 +256,31 @@ def service_types() -> Mapping[str, str]:
 def load_service(name: ServiceName, type_name: str, settings: Mapping[str, object], *, clock: Clock) -> Service:
     """The service of a table `[services.NAME]`. Raises `SettingsError` naming the key."""
     for point in entry_points(group="omero_archive.services", name=type_name):
-        try:
-            plugin = point.load()
-        except (ImportError, AttributeError) as error:
-            raise SettingsError(f"services.{name}.type: {point.value} cannot be loaded: {error}.") from error
-        if not (isinstance(plugin, type) and issubclass(plugin, Service)):
-            raise SettingsError(f"services.{name}.type: {point.value} is not a Service.")
-        return plugin.from_settings(name, settings, clock=clock)
+        return _made(_loaded(point, name), point, name, settings, clock)
     known = ", ".join(sorted(service_types()))
     raise SettingsError(f"services.{name}.type: {type_name!r} is not installed; there are: {known}.")
+
+
+def _loaded(point: EntryPoint, name: ServiceName) -> type[Service]:
+    try:
+        plugin = point.load()
+    except Exception as error:  # it is anybody's module, and anything may be wrong in it
+        raise SettingsError(f"services.{name}.type: {point.value} cannot be loaded: {error!r}.") from error
+    if not (isinstance(plugin, type) and issubclass(plugin, Service)):
+        raise SettingsError(f"services.{name}.type: {point.value} is not a Service.")
+    return plugin
+
+
+def _made(
+    plugin: type[Service], point: EntryPoint, name: ServiceName, settings: Mapping[str, object], clock: Clock
+) -> Service:
+    fault = f"services.{name}.type: a fault in the plugin: {point.value}"
+    try:
+        service = plugin.from_settings(name, settings, clock=clock)
+    except ArchiveError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"{fault}, given its table, raised {error!r}. Tell those who wrote it.") from error
+    if not isinstance(getattr(service, "capabilities", None), Capabilities):
+        raise SettingsError(f"{fault} made {service!r}, which has no Capabilities. Tell those who wrote it.")
+    return service

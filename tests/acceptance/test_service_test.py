@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,24 @@ class Keeping(MemoryService):
     def delete(self, key):
         raise Refused(f"{key} is under retention until 2036.")
 
+class Halving(MemoryService):
+    @classmethod
+    def from_settings(cls, name, settings, *, clock):
+        return cls(clock=clock)
+    def list(self, prefix):
+        yield from super().list(prefix)
+        raise OSError("the library's own")
+
+class Unmade(MemoryService):
+    @classmethod
+    def from_settings(cls, name, settings, *, clock):
+        return {}["bucket"]
+
+class Nothing(MemoryService):
+    @classmethod
+    def from_settings(cls, name, settings, *, clock):
+        cls(clock=clock)
+
 class Breaking(DirectoryService):
     puts = 0
     def put(self, key, reader, expected):
@@ -52,8 +71,10 @@ class Breaking(DirectoryService):
         return [Finding(subject="vendor", is_fine=not self.is_broken, text="connection reset", advice="Call them.")]
 '''
 ENTRY_POINTS = "[omero_archive.services]\n" + "".join(
-    f"{name} = vendor_plugin:{name.capitalize()}\n" for name in ("overwriting", "slow", "keeping", "breaking")
+    f"{name} = vendor_plugin:{name.capitalize()}\n"
+    for name in ("overwriting", "slow", "keeping", "breaking", "halving", "unmade", "nothing")
 )
+ENTRY_POINTS += "unloadable = vendor_unloadable:Anything\n"
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,7 @@ def archive(tmp_path: Path) -> Callable[[str], Archive]:
     (tmp_path / "archive" / "x.tif").write_bytes(b"somebody's")
     (tmp_path / "plugin" / "vendor_plugin-1.0.dist-info").mkdir(parents=True)
     (tmp_path / "plugin" / "vendor_plugin.py").write_text(PLUGIN)
+    (tmp_path / "plugin" / "vendor_unloadable.py").write_text("class Anything(:\n")
     (tmp_path / "plugin" / "vendor_plugin-1.0.dist-info" / "METADATA").write_text("Name: vendor-plugin\nVersion: 1.0\n")
     (tmp_path / "plugin" / "vendor_plugin-1.0.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
     python_path = os.pathsep.join([str(tmp_path / "plugin"), *sys.path])
@@ -165,6 +187,27 @@ def test_what_may_not_be_deleted_is_named(archive: Callable[[str], Archive]) -> 
     text = keeping.test("--quick")
     assert f"{len(left)} objects are left below omero-archive-test/" in text
     assert "under retention until 2036" in text
+
+
+def test_what_was_seen_of_a_plugin_whose_listing_fails_is_told_to_the_end(archive: Callable[[str], Archive]) -> None:
+    text = archive("halving").test("--quick", exits=1)
+    assert "FAIL" in text
+    assert "NOT cleaned up: asked what is left, the plugin raised OSError: the library's own." in text
+    assert re.search(r"^tape: \d+ kept, \d+ broken", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize(
+    ("type_name", "told"),
+    [
+        ("unmade", "services.tape.type: a fault in the plugin: vendor_plugin:Unmade, given its table, raised KeyError"),
+        ("nothing", "services.tape.type: a fault in the plugin: vendor_plugin:Nothing made None, which has no"),
+        ("unloadable", "services.tape.type: vendor_unloadable:Anything cannot be loaded: SyntaxError("),
+    ],
+)
+def test_a_plugin_that_cannot_be_made_is_named(archive: Callable[[str], Archive], type_name: str, told: str) -> None:
+    error = archive(type_name).report(exits=2)["error"]
+    assert error["type"] == "SettingsError"
+    assert error["text"].startswith(told)
 
 
 def test_a_dry_run_stores_nothing_and_says_what_would_be_done(archive: Callable[[str], Archive]) -> None:

@@ -356,3 +356,24 @@ class KeepsAHiddenOne(_Memory):
 
     def list(self, prefix: str) -> Iterator[Listed]:
         return iter(())
+
+
+class ListsAndThenFails(_Memory):
+    """A plugin that lets the error of its library out, half way through a listing."""
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        yield from super().list(prefix)
+        raise OSError("the library's own")
+
+
+class DeletesWithAFault(_Memory):
+    def delete(self, key: Key) -> None:
+        raise KeyError(key)
+
+
+class AnswersInTexts(_Memory):
+    """As a service does that hands on what it read from JSON."""
+
+    def _status(self, found: Stored | None) -> ObjectStatus:
+        status = super()._status(found)
+        return replace(status, present=str(status.present))  # type: ignore[arg-type]

@@ -6,7 +6,14 @@ from datetime import timedelta
 
 import broken_services
 import pytest
-from broken_services import DeletesNothing, HidesFromListings, KeepsAHiddenOne
+from broken_services import (
+    AnswersInTexts,
+    DeletesNothing,
+    DeletesWithAFault,
+    HidesFromListings,
+    KeepsAHiddenOne,
+    ListsAndThenFails,
+)
 
 from omero_archive.model import Key
 from omero_archive.testing.conformance import (
@@ -151,6 +158,14 @@ def test_each_check_has_a_name_and_a_rule_of_its_own() -> None:
         assert all(len(value) > 10 for value in values)
 
 
+def test_an_answer_of_another_type_is_called_that(clock: Clock, bench_of: Callable[..., Bench]) -> None:
+    """A text that reads like an answer is none: the steps compare by identity, and "no" would not be NO."""
+    judgement = judge(named("what-was-never-stored-is-missing"), bench_of(AnswersInTexts(clock=clock)))
+    assert judgement.verdict is Verdict.BROKEN
+    assert "wants present and durable as Answer" in judgement.seen
+    assert "present='no'" in judgement.seen
+
+
 # ---- what cannot be seen
 
 
@@ -216,6 +231,26 @@ def test_what_is_in_no_listing_is_cleaned_up_or_named(clock: Clock, bench_of: Ca
     keeping = KeepsAHiddenOne(clock=clock)
     judge(named("what-is-expected-and-comes-is-stored"), bench := bench_of(keeping))
     assert [each.key for each in clean(bench)] == sorted(keeping.objects)
+
+
+def test_what_a_broken_service_can_delete_is_deleted(clock: Clock, bench_of: Callable[..., Bench]) -> None:
+    """Its listing fails, and then nobody knows what is left; what was stored is not left for that."""
+    broken = ListsAndThenFails(clock=clock)
+    bench = bench_of(broken)
+    for check in CHECKS:
+        judge(check, bench)
+    assert broken.objects
+    with pytest.raises(OSError, match="the library's own"):
+        clean(bench)
+    assert broken.objects == {}
+
+
+def test_what_is_not_deleted_for_a_fault_is_named(clock: Clock, bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(DeletesWithAFault(clock=clock))
+    judge(named("a-listing-is-complete-and-sorted"), bench)
+    left = clean(bench)
+    assert len(left) == 7
+    assert {(each.is_refused, each.reason.split()[0]) for each in left} == {(False, "KeyError")}
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "x", "/x/", ".omero-archive/x/"])

@@ -26,7 +26,7 @@ def tell_leftovers(output: Output, bench: Bench, left: Sequence[Leftover], *, pr
     if is_kept:
         output.say(f"Kept: what was stored lies below {bench.prefix}. Nobody needs it; delete it when you have looked.")
     elif problem:
-        output.say(f"NOT cleaned up: {problem} Delete what lies below {bench.prefix} when the archive is back.")
+        output.say(f"NOT cleaned up: {problem} Delete what lies below {bench.prefix} once it can be asked.")
     elif left:
         output.say(f"{len(left)} objects are left below {bench.prefix}; nobody needs them:")
         for leftover in left[:SHOWN]:

@@ -145,6 +145,8 @@ def _clean(bench: Bench) -> tuple[Sequence[Leftover], str]:
         return clean(bench), ""
     except ArchiveError as error:
         return (), str(error)
+    except Exception as error:  # noqa: BLE001 - a plugin may be anybody's; what was seen of it must be told to the end
+        return (), f"asked what is left, the plugin raised {type(error).__name__}: {error}."
 
 
 def _end(judgements: Sequence[Judgement], left: Sequence[Leftover], problem: str) -> None:

@@ -120,20 +120,40 @@ def _verdict(check: Check, bench: Bench) -> tuple[Verdict, str]:
 
 
 def clean(bench: Bench) -> Sequence[Leftover]:
-    """Delete everything below the prefix; what is left, or may be, by a listing and by asking about every key used."""
+    """Delete everything below the prefix; what is left, or may be, by a listing and by asking about every key used.
+
+    Raises what the service raises when it is asked what is left: all that it deletes by its key was deleted then.
+    """
     left: dict[Key, Leftover] = {}
-    for key in dict.fromkeys([*_present(bench), *(each.key for each in tuple(bench.service.list(bench.prefix)))]):
+    for key in _to_delete(bench):
         problem = _delete(bench, key)
         if problem is not None:
             left[key] = problem
-    still = dict.fromkeys([*_present(bench), *(each.key for each in bench.service.list(bench.prefix))])
+    still = _there(bench)
     unsaid = "still there after it was deleted, or the service cannot tell"
     return [left.get(key, Leftover(key=key, reason=unsaid, is_refused=False)) for key in sorted(still)]
 
 
+def _to_delete(bench: Bench) -> Sequence[Key]:
+    try:
+        return _there(bench)
+    except ArchiveError:
+        raise
+    except Exception:  # noqa: BLE001 - a service whose listings or answers are broken may delete well
+        return _used(bench)
+
+
+def _there(bench: Bench) -> Sequence[Key]:
+    return list(dict.fromkeys([*_present(bench), *(each.key for each in bench.service.list(bench.prefix))]))
+
+
+def _used(bench: Bench) -> Sequence[Key]:
+    return sorted(key for key in bench.used if key.startswith(bench.prefix))
+
+
 def _present(bench: Bench) -> Iterator[Key]:
     """Of the keys that were given out, those of which the service does not say that they are not there."""
-    used = sorted(key for key in bench.used if key.startswith(bench.prefix))
+    used = _used(bench)
     answers = bench.service.status(used)
     for key in used:
         if key not in answers or answers[key].present is not Answer.NO:
@@ -147,4 +167,6 @@ def _delete(bench: Bench, key: Key) -> Leftover | None:
         return None
     except ArchiveError as error:
         return Leftover(key=key, reason=told(error), is_refused=isinstance(error, Refused))
+    except Exception as error:  # noqa: BLE001 - the others are to be deleted nevertheless
+        return Leftover(key=key, reason=told(error), is_refused=False)
     return None
