@@ -88,6 +88,19 @@ def shell(make: Make, tmp_path: Path) -> CommandService:
     return service
 
 
+def test_the_shell_calls_only_what_it_compared_other_content(make: Make, tmp_path: Path) -> None:
+    """ "Exists" is for a person to look at: not for a file system without hard links, or one that is full."""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "ln").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "programs" / "ln").chmod(0o755)
+    command = ["dash", str(EXAMPLES / "sh" / "directory-plugin.sh"), str(tmp_path / "archive")]
+    service = make(command=command, environment={"PATH": f"{tmp_path / 'programs'}:{os.environ['PATH']}"})
+    service.initialise()
+    with pytest.raises(TargetFailed, match="it got no name there"):
+        service.put(A, reader(b"bytes"), None)
+    assert status_of(service, A).present is Answer.NO
+
+
 @pytest.fixture
 def python(make: Make, tmp_path: Path) -> CommandService:
     command = [str(EXAMPLES / "python" / "directory_plugin.py")]

@@ -78,12 +78,14 @@ put() {
     rm -f -- "$temporary"
 }
 
+# Something lies there, or `ln` failed for another reason: then there is nothing to compare.
 put_again() {
-    if cmp -s -- "$file" "$place"; then
-        stored true
-    else
-        refuse exists "other content lies there"
-    fi
+    cmp -s -- "$file" "$place"
+    case $? in
+        0) stored true ;;
+        1) refuse exists "other content lies there" ;;
+        *) refuse failed "it got no name there, and what lies there cannot be read" ;;
+    esac
 }
 
 # The answer when the object lies there; it must survive a crash of the machine now.
