@@ -24,7 +24,7 @@ from omero_archive.service import Answer, Staged
 from omero_archive.services.s3.service import UNANSWERED_IN_A_ROW, S3Service
 from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
 from omero_archive.testing.s3_proxy import Fault, S3Proxy
-from s3_servers import Bucket, MovedClock
+from s3_servers import NAME, Bucket, MovedClock
 
 A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
 B = Key("ManagedRepository/alice_2/2026-11/22/b.tif")
@@ -486,6 +486,43 @@ def test_check_finds_a_lock_that_the_bucket_does_not_have(faulty: Bucket, far: S
         (finding,) = [finding for finding in service.check() if not finding.is_fine]
     assert "no object lock" in finding.text
     assert "versioning" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "advice"),
+    [
+        ({"secret_key": {"env": "NOBODY_SET_THIS"}}, "the environment has no NOBODY_SET_THIS", "Correct it in the"),
+        ({"access_key": None, "secret_key": None}, "Unable to locate credentials", "Name `access_key`"),
+        ({"access_key": None, "secret_key": None, "profile": "nobody"}, "profile (nobody)", "Correct `profile`"),
+        ({"region": "eu central"}, "'eu central'", "Correct `region`"),
+        ({"endpoint": "http://127.0.0.1:9"}, "Could not connect", "Is `endpoint` right, is the server on"),
+        ({"storage_class": "glacier"}, "the storage class glacier can be read at once", "offline_classes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_check_blames_the_server_only_where_it_was_asked(
+    faulty: Bucket,
+    far: S3Service,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, object],
+    text: str,
+    advice: str,
+) -> None:
+    del far  # it was prepared
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    table = {key: value for key, value in faulty.settings(**more).items() if value is not None}
+    with closing(S3Service.from_settings(NAME, table, clock=MovedClock())) as service:
+        (finding,) = [finding for finding in service.check() if not finding.is_fine]
+    assert text in finding.text
+    assert advice in finding.advice
+
+
+def test_a_class_that_the_settings_explain_is_in_order(faulty: Bucket, far: S3Service) -> None:
+    del far
+    with closing(faulty.service(storage_class="COLD", offline_classes=("COLD",))) as service:
+        assert [finding.is_fine for finding in service.check()] == [True]
 
 
 def test_init_says_that_the_bucket_must_be_made(faulty: Bucket) -> None:

@@ -20,6 +20,13 @@ KEYS = {"access_key": {"env": "A"}, "secret_key": {"env": "B"}}
         ({"bucket": "b", "buckett": 1}, "services.glacier.buckett: there is no such setting"),
         ({"bucket": "b", "endpoint": "s3.example.org"}, "services.glacier.endpoint: is no address"),
         ({"bucket": "b", "endpoint": "https://me:word@s3.example.org"}, "endpoint: must hold no user and no password"),
+        ({"bucket": "b", "endpoint": "http://[::1"}, "services.glacier.endpoint: is no address"),
+        ({"bucket": "b", "endpoint": "https://s3.example.org:90000"}, "services.glacier.endpoint: is no address"),
+        ({"bucket": "b", "endpoint": "https:// s3.example.org"}, "services.glacier.endpoint: is no address"),
+        ({"bucket": ""}, "services.glacier.bucket: is no bucket's name"),
+        ({"bucket": "s3://b"}, "services.glacier.bucket: is no bucket's name"),
+        ({"bucket": "b/omero"}, "services.glacier.bucket: is no bucket's name such as 'facility-archive'; what comes"),
+        ({"bucket": "b", "timeout": "0s"}, "services.glacier.timeout: must be more than nothing"),
         ({"bucket": "b", "prefix": "a//b"}, "prefix: has an empty part"),
         ({"bucket": "b", "prefix": "../b"}, "prefix: has an empty part"),
         ({"bucket": "b", "prefix": "a\\b"}, "prefix: has a control character"),
@@ -54,6 +61,30 @@ def test_a_vendors_endpoint_names_the_bucket_in_the_path_unless_told_otherwise()
     assert parse_table(S3Settings, "", own).is_path_style
     assert not parse_table(S3Settings, "", own | {"addressing": "virtual"}).is_path_style
     assert not parse_table(S3Settings, "", {"bucket": "b"}).is_path_style
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (None, "https://s3.eu-central-1.amazonaws.com"),
+        (None, "https://s3.dualstack.eu-central-1.amazonaws.com/"),
+        ("https://S3.Example.org", "https://s3.example.org:443/"),
+        ("http://s3.example.org", "https://s3.example.org"),
+    ],
+)
+def test_a_bucket_is_one_place_however_its_server_is_written(one: str | None, other: str) -> None:
+    """Of two services in it, one copy would count as two."""
+    servers = {parse_table(S3Settings, "", {"bucket": "b", "endpoint": each}).server for each in (one, other)}
+    assert len(servers) == 1
+
+
+@pytest.mark.parametrize("other", ["https://s3.example.org:9000", "https://example.org", "https://notamazonaws.com"])
+def test_other_servers_are_other_places(other: str) -> None:
+    servers = {
+        parse_table(S3Settings, "", {"bucket": "b", "endpoint": each}).server
+        for each in (None, "https://s3.example.org", other)
+    }
+    assert len(servers) == 3
 
 
 def test_a_secret_that_is_not_there_is_named_when_it_is_needed(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from email.utils import parsedate_to_datetime
 from omero_archive.errors import ArchiveError
 from omero_archive.model import Clock, ServiceName, printable
 from omero_archive.service import Finding
-from omero_archive.services.s3.connection import Connection, Refusal, advice, is_older
+from omero_archive.services.s3.connection import Connection, Refusal, advice, advice_without_answer, is_older
 from omero_archive.services.s3.listing import PROBES
 from omero_archive.services.s3.names import MARKER, Names
+from omero_archive.services.s3.residency import OFFLINE_CLASSES, ONLINE_CLASSES
 from omero_archive.services.s3.settings import S3Settings
 
 MOST_SKEW = timedelta(minutes=5)
@@ -35,14 +36,14 @@ class Checker:
         except Refusal as refusal:
             return [self._wrong(str(refusal), advice(refusal, self._settings))]
         except ArchiveError as error:
-            what = "Is `endpoint` right, is the server on, does a firewall or a proxy stand between?"
-            return [self._wrong(str(error), what)]
+            return [self._wrong(str(error), advice_without_answer(error))]
 
     def _look(self) -> Iterator[Finding]:
         # A listing and not HeadBucket: its refusals have a body, which says why.
         self._connection.ask("list_objects_v2", "bucket", Prefix=self._names.top, MaxKeys=1)
         yield self._fine(f"{self._connection.place}, storage class {self._settings.storage_class}")
         yield from self._clocks()
+        yield from self._classes()
         head = self._connection.head(self._names.marker, "marker")
         if head is None:
             yield self._wrong(f"{self._names.marker} is missing", "Run `omero-archive init`; is `prefix` right?")
@@ -71,6 +72,16 @@ class Checker:
         if skew > MOST_SKEW:
             text = f"the clocks differ by {skew.total_seconds():.0f} s: here {self._clock():%H:%M:%S %Z}, there {date}"
             yield self._wrong(text, "Set this machine's clock by NTP; expired restores would be taken for readable.")
+
+    def _classes(self) -> Iterator[Finding]:
+        settings = self._settings
+        known = ONLINE_CLASSES | OFFLINE_CLASSES | {*settings.online_classes, *settings.offline_classes}
+        if settings.storage_class not in known:
+            yield self._wrong(
+                f"whether what has the storage class {settings.storage_class} can be read at once is not known here: "
+                "if it can, no copy would ever be recalled",
+                "Correct `storage_class`, or name the class in `online_classes` or in `offline_classes`.",
+            )
 
     def _writing(self) -> Iterator[Finding]:
         """Whether objects may be stored, without storing one: the marker is there, and `If-None-Match` forbids it."""

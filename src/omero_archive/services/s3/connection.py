@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from omero_archive.errors import NotEnoughSpace, ServiceUnavailable, Unavailable
+from omero_archive.errors import ArchiveError, NotEnoughSpace, ServiceUnavailable, SettingsError, Unavailable
 from omero_archive.model import ServiceName, printable
 from omero_archive.services.s3.checksums import in_base64
 from omero_archive.services.s3.objects import Head, Unfinished, head_of, unfinished_of
@@ -251,6 +251,20 @@ def advice(refusal: Refusal, settings: S3Settings) -> str:
         return f"The server does not know the storage class {settings.storage_class}: correct `storage_class`."
     by_status = {"403": "AccessDenied", "301": "PermanentRedirect", "503": "SlowDown", "501": "NotImplemented"}
     return _ADVICE.get(refusal.code, _ADVICE.get(by_status.get(refusal.code, ""), ""))
+
+
+def advice_without_answer(error: ArchiveError) -> str:
+    """What to do where nothing was asked, or no answer came: which of the two is told by what caused the error."""
+    if isinstance(error, SettingsError):
+        return "Correct it in the settings; this user must be able to read what they name."
+    match error.__cause__:
+        case botocore.exceptions.NoCredentialsError() | botocore.exceptions.PartialCredentialsError():
+            return "Name `access_key` and `secret_key`, or give this user an account as Amazon's own tools find it."
+        case botocore.exceptions.ProfileNotFound():
+            return "Correct `profile`; this user's ~/.aws must have it."
+        case botocore.exceptions.InvalidRegionError() | botocore.exceptions.NoRegionError():
+            return "Correct `region`."
+    return "Is `endpoint` right, is the server on, does a firewall or a proxy stand between?"
 
 
 def is_older(unfinished: Unfinished, than: datetime) -> bool:

@@ -243,8 +243,7 @@ class S3Service(Service):
     # ---- the rest
 
     def place(self) -> str:
-        endpoint = self._settings.endpoint or "https://amazonaws.com"
-        return f"s3://{endpoint.partition('://')[2].strip('/')}/{self._settings.bucket}/{self._names.top}".rstrip("/")
+        return f"s3://{self._settings.server}/{self._settings.bucket}/{self._names.top}".rstrip("/")
 
     def check(self) -> Sequence[Finding]:
         return Checker(self._name, self._settings, self._connection, clock=self._clock).findings()

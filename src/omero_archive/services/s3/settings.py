@@ -1,7 +1,9 @@
 """The keys of a table `[services.NAME]` with `type = "s3"`."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +11,14 @@ from omero_archive.model import Key
 from omero_archive.settings import AbsolutePath, Duration, Secret, Size
 
 _ESCAPES = frozenset("\\\x7f")
+_AMAZON = "amazonaws.com"
+_PORTS = {"http": 80, "https": 443}
+
+
+def _is_bucket(bucket: str) -> str:
+    if not bucket.startswith("arn:") and not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+        raise ValueError("is no bucket's name such as 'facility-archive'; what comes after it belongs into `prefix`")
+    return bucket
 
 
 def _is_endpoint(url: str) -> str:
@@ -16,7 +26,19 @@ def _is_endpoint(url: str) -> str:
         raise ValueError("is no address such as 'https://s3.example.org'")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError("must hold no user and no password; name them by access_key and secret_key")
+    try:
+        is_whole = bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        is_whole = False
+    if not is_whole or re.search(r"\s", url):
+        raise ValueError("is no address such as 'https://s3.example.org'")
     return url
+
+
+def _lasting(time: timedelta) -> timedelta:
+    if time <= timedelta(0):
+        raise ValueError("must be more than nothing")
+    return time
 
 
 def _is_prefix(prefix: str) -> str:
@@ -42,7 +64,7 @@ class S3Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bucket: str = Field(min_length=1)
+    bucket: Annotated[str, AfterValidator(_is_bucket)]
     prefix: Annotated[str, AfterValidator(_is_prefix)] = ""
     endpoint: Annotated[str, AfterValidator(_is_endpoint)] | None = None
     region: str | None = None
@@ -65,7 +87,7 @@ class S3Settings(BaseModel):
     abandon_uploads_after: Duration = timedelta(days=1)
     connections: int = Field(default=8, ge=1, le=100)
     attempts: int = Field(default=3, ge=1)
-    timeout: Duration = timedelta(seconds=60)
+    timeout: Annotated[Duration, AfterValidator(_lasting)] = timedelta(seconds=60)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -83,6 +105,18 @@ class S3Settings(BaseModel):
     def is_path_style(self) -> bool:
         """Whether the bucket is named in the path and not in the host; vendors' own endpoints mostly want that."""
         return self.addressing == "path" if self.addressing is not None else self.endpoint is not None
+
+    @property
+    def server(self) -> str:
+        """The server's name and port, written in one way: a bucket of Amazon's is the same by all of its endpoints."""
+        if self.endpoint is None:
+            return _AMAZON
+        parts = urlsplit(self.endpoint)
+        host = (parts.hostname or "").rstrip(".")
+        if f".{host}".endswith(f".{_AMAZON}"):
+            return _AMAZON
+        port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+        return f"{host}{port}{parts.path.rstrip('/')}"
 
     def class_of(self, key: Key) -> str:
         """The storage class with which an object is stored."""
