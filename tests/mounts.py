@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_BIND = 1, 2, 4, 4096  # linux/mount.h
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 32, 4096  # linux/mount.h
 _MNT_DETACH = 2
 
 
@@ -20,6 +20,16 @@ _MNT_DETACH = 2
 def bound(source: Path, target: Path) -> Iterator[Path]:
     """A directory shown at another path too: what a mount that serves it does, as far as `stat` can tell."""
     with _mounted(str(source), target, "none", _MS_BIND, ""):
+        yield target
+
+
+@contextmanager
+def read_only(target: Path) -> Iterator[Path]:
+    """A directory on which nothing can be written, not even by root."""
+    with _mounted(str(target), target, "none", _MS_BIND, ""):
+        again = ctypes.c_ulong(_MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+        if _LIBC.mount(b"none", os.fsencode(target), b"none", again, None) != 0:
+            _skip(f"nothing can be mounted read-only here: {os.strerror(ctypes.get_errno())}")
         yield target
 
 

@@ -357,10 +357,19 @@ class Mount:
         except ServiceUnavailable as error:
             advice = "Mount it; if it is new, run `omero-archive init`."
             return Finding(subject=subject, is_fine=False, text=str(error), advice=advice)
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            text = f"{self.root} cannot be written by this user"
-            return Finding(subject=subject, is_fine=False, text=text, advice="Run as a user who may write there.")
+        if (hindrance := self._hindrance()) is not None:
+            text, advice = hindrance
+            return Finding(subject=subject, is_fine=False, text=text, advice=advice, only_hinders_writing=True)
         return Finding(subject=subject, is_fine=True, text=f"{self.root}, {free}")
+
+    def _hindrance(self) -> tuple[str, str] | None:
+        """Why nothing can be written there, and what to do; None if it can."""
+        if os.access(self.root, os.W_OK | os.X_OK):
+            return None
+        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+            advice = "Look for what went wrong with that disk; if it is to be read only, set `read_only = true`."
+            return f"{self.root} is mounted read-only", advice
+        return f"{self.root} cannot be written by this user", "Run as a user who may write there."
 
     def close(self) -> None:
         """Stop the threads."""

@@ -119,12 +119,16 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that `check` looked at: what it is, whether it is in order, and what to do if not."""
+    """One thing that `check` looked at: what it is, whether it is in order, and what to do if not.
+
+    `only_hinders_writing`: a service that is only read is in order with it.
+    """
 
     subject: str
     is_fine: bool
     text: str
     advice: str = ""
+    only_hinders_writing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

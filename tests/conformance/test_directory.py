@@ -1,6 +1,7 @@
 """The directory service: the contract, and what only a directory can do wrong."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -362,6 +363,30 @@ def test_a_program_that_fails_leaves_everything_unknown(
     service.put(A, reader(b"bytes"), None)
     with pytest.raises(ServiceUnavailable, match="confirm_command"):
         service.status([A])
+
+
+def test_what_a_program_says_as_it_fails_is_told(make: Callable[..., DirectoryService], tmp_path: Path) -> None:
+    body = "cat >/dev/null; echo 'no route to host tape' >&2; exit 255\n"
+    service = make(confirm_command=script(tmp_path, body))
+    service.put(A, reader(b"bytes"), None)
+    with pytest.raises(ServiceUnavailable, match=r"confirm_command .*: exit status 255: no route to host tape$"):
+        service.status([A])
+
+
+def test_of_a_program_that_takes_too_long_nothing_goes_on(
+    make: Callable[..., DirectoryService], tmp_path: Path
+) -> None:
+    """It is asked again and again: what it called, such as ssh, must not pile up."""
+    body = f"cat >/dev/null; sleep 300 & echo $! >{tmp_path}/called; wait\n"
+    service = make(confirm_command=script(tmp_path, body), confirm_timeout="1s")
+    service.put(A, reader(b"bytes"), None)
+    with pytest.raises(ServiceUnavailable, match="no answer within 1 s"):
+        service.status([A])
+    called = Path(f"/proc/{(tmp_path / 'called').read_text().strip()}/cmdline")
+    deadline = time.monotonic() + 10
+    while called.exists() and called.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not called.exists() or called.read_bytes() == b"", "sleep goes on"
 
 
 def test_a_program_that_is_not_there_leaves_everything_unknown(make: Callable[..., DirectoryService]) -> None:

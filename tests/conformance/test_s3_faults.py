@@ -24,6 +24,7 @@ from omero_archive.service import Answer, Staged
 from omero_archive.services.s3.service import UNANSWERED_IN_A_ROW, S3Service
 from omero_archive.testing.contents import SteppedReader, content_of, reader, status_of
 from omero_archive.testing.s3_proxy import Fault, S3Proxy
+from omero_archive.wrapped.read_only import ReadOnly
 from s3_servers import NAME, Bucket, MovedClock
 
 A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
@@ -517,6 +518,11 @@ def test_check_blames_the_server_only_where_it_was_asked(
         (finding,) = [finding for finding in service.check() if not finding.is_fine]
     assert text in finding.text
     assert advice in finding.advice
+
+
+def test_an_account_that_may_only_read_is_enough_where_it_is_only_read(far: S3Service, proxy: S3Proxy) -> None:
+    proxy.set(Fault(path="service", method="PUT", status=403, code="AccessDenied"))
+    assert all(finding.is_fine for finding in ReadOnly(far, NAME).check())
 
 
 def test_a_class_that_the_settings_explain_is_in_order(faulty: Bucket, far: S3Service) -> None:

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+import mounts
 from omero_archive.errors import (
     ArchiveError,
     FixityMismatch,
@@ -22,6 +23,7 @@ from omero_archive.errors import (
     SourceRotted,
 )
 from omero_archive.model import Key, ServiceName
+from omero_archive.mount import MARKER
 from omero_archive.service import Answer, Finding, Incoming, ObjectStatus, Outcome, Service
 from omero_archive.services.directory import DirectoryService
 from omero_archive.settings import Secret
@@ -353,6 +355,22 @@ def test_a_service_that_is_only_read_is_read_asked_and_staged(directory: Directo
     assert [each.key for each in service.list("")] == [A]
     assert service.locate(A) == directory.locate(A)
     assert all(finding.is_fine for finding in service.check())
+
+
+def test_an_archive_that_is_mounted_read_only_is_in_order_where_it_is_only_read(
+    directory: DirectoryService, tmp_path: Path
+) -> None:
+    """As one that is being given up. Where copies are to go there, it is told what it is."""
+    with mounts.read_only(tmp_path / "archive"):
+        (found,) = directory.check()
+        (old,) = ReadOnly(directory, TAPE).check()
+    assert not found.is_fine
+    assert "is mounted read-only" in found.text
+    assert "`read_only = true`" in found.advice
+    assert (old.is_fine, old.advice) == (True, "")
+    (tmp_path / "archive" / MARKER).unlink()
+    (gone,) = ReadOnly(directory, TAPE).check()
+    assert not gone.is_fine, "it must be the archive all the same"
 
 
 # ---- dry run

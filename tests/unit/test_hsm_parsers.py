@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from omero_archive.service import Answer
 from omero_archive.services.hsm import parsers
-from omero_archive.services.hsm.commands import Command, Feed, batches
 from omero_archive.services.hsm.parsers import Parser, by_pattern
 from omero_archive.services.hsm.presets import PRESETS
 from omero_archive.services.hsm.residency import Residency, Words, doubt
+from omero_archive.services.programs import Command, Feed, batches
 
 SITE_WORDS = Words(
     resident=frozenset({"REG", "DUL"}),

@@ -10,7 +10,6 @@ NUL byte, and prints one line for each, in the same order: `durable`, `not yet`,
 """
 
 import os
-import subprocess
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from omero_archive.service import (
     Service,
     Staged,
 )
+from omero_archive.services.programs import Command, Feed, run, shown
 from omero_archive.settings import AbsolutePath, Duration, parse_table
 from omero_archive.transfer import Reader
 
@@ -130,22 +130,17 @@ class DirectoryService(Service):
         """The site's words, one for each path. Raises `ServiceUnavailable`."""
         if not paths:
             return ()
-        command = self._settings.confirm_command
+        command = Command(argv=self._settings.confirm_command, feed=Feed.NUL)
+        who = f"{self._name}: confirm_command"
         try:
-            answer = subprocess.run(
-                command,
-                input=b"".join(os.fsencode(path) + b"\0" for path in paths),
-                capture_output=True,
-                timeout=self._settings.confirm_timeout.total_seconds(),
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ServiceUnavailable(f"{self._name}: confirm_command {command[0]}: {error}.") from error
-        words = tuple(answer.stdout.decode(errors="replace").splitlines())
+            said = run(command, [os.fsencode(path) for path in paths], timeout=self._settings.confirm_timeout)
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(f"{who} {error}") from error
+        if said.failure:
+            raise ServiceUnavailable(f"{who} {said.failure}")
+        words = tuple(shown(line) for line in said.output.splitlines())
         if len(words) != len(paths):
-            raise ServiceUnavailable(
-                f"{self._name}: confirm_command {command[0]} printed {len(words)} lines for {len(paths)} files."
-            )
+            raise ServiceUnavailable(f"{who} {command} printed {len(words)} lines for {len(paths)} files.")
         return words
 
     def check(self) -> Sequence[Finding]:

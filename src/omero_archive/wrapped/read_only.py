@@ -1,10 +1,11 @@
 """A service that may be read and not changed: one that is being given up, or that belongs to somebody else."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from omero_archive.errors import ServiceIsReadOnly
 from omero_archive.model import Fixity, Key, ServiceName
-from omero_archive.service import Incoming, Outcome, Receipt, Service
+from omero_archive.service import Finding, Incoming, Outcome, Receipt, Service
 from omero_archive.transfer import Reader
 from omero_archive.wrapped.base import Wrapped
 
@@ -29,6 +30,13 @@ class ReadOnly(Wrapped):
 
     def delete(self, key: Key) -> None:
         raise self._refusal(f"{key} was not deleted")
+
+    def check(self) -> Sequence[Finding]:
+        """What hinders only writing is as it should be: an old archive may well be mounted read-only."""
+        return [
+            replace(finding, is_fine=True, advice="") if finding.only_hinders_writing else finding
+            for finding in self.inner.check()
+        ]
 
     def _refusal(self, what: str) -> ServiceIsReadOnly:
         return ServiceIsReadOnly(f"{self._name}: {what}; services.{self._name}.read_only is true in the settings.")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from omero_archive.errors import ServiceUnavailable
-from omero_archive.services.hsm.commands import Command, Feed, batches, run
 from omero_archive.services.hsm.parsers import Parser
 from omero_archive.services.hsm.presets import Preset
-from omero_archive.services.hsm.residency import Residency, State, shown, unknown
+from omero_archive.services.hsm.residency import Residency, State, unknown
+from omero_archive.services.programs import Command, Feed, batches, run, shown
 
 
 class Asking:

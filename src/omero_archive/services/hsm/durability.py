@@ -13,9 +13,9 @@ from omero_archive.errors import ServiceUnavailable
 from omero_archive.files import Entry
 from omero_archive.model import Clock
 from omero_archive.service import Answer
-from omero_archive.services.hsm.commands import Command, Feed, run
-from omero_archive.services.hsm.residency import Residency, State, shown
+from omero_archive.services.hsm.residency import Residency, State
 from omero_archive.services.hsm.settings import HsmSettings
+from omero_archive.services.programs import Command, Feed, run, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from omero_archive.service import Answer
-from omero_archive.services.hsm.residency import Residency, State, Words, shown, unknown
+from omero_archive.services.hsm.residency import Residency, State, Words, unknown
+from omero_archive.services.programs import shown
 
 Parser = Callable[[bytes, Sequence[bytes]], Mapping[bytes, State]]
 """What was printed, the paths that were asked about -> the states of those that were understood."""

@@ -7,8 +7,8 @@ real system.
 from dataclasses import dataclass
 
 from omero_archive.services.hsm import parsers
-from omero_archive.services.hsm.commands import LIST, Command, Feed
 from omero_archive.services.hsm.parsers import Parser
+from omero_archive.services.programs import LIST, Command, Feed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,7 @@ from typing import IO
 from omero_archive.errors import ArchiveError, ServiceUnavailable
 from omero_archive.files import EntryKind, Reading, Tree, remove_object, translated
 from omero_archive.model import Clock, FileAttributes, Key, printable
-from omero_archive.services.hsm.commands import Command, Feed, batches, start
-from omero_archive.services.hsm.residency import shown
+from omero_archive.services.programs import Command, Feed, batches, shown, start
 from omero_archive.transfer import BytesReader, write_temporary
 
 RECALLS = ".omero-archive/recalls"

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from omero_archive.model import printable
 from omero_archive.service import Answer
 
 _MANY_BYTES = 1 << 20  # a file of this size with no block on disk is hardly ever anything but offline
@@ -83,9 +82,3 @@ def doubt(size_bytes: int, disk_bytes: int) -> str:
     if size_bytes >= _MANY_BYTES and disk_bytes == 0:
         return f"probably offline: {size_bytes} bytes, of which none are on disk"
     return ""
-
-
-def shown(raw: bytes, *, at_most: int = 200) -> str:
-    """What a command printed, for messages: on one line, escapes for what is no text, the rest cut off."""
-    text = printable(raw.decode("utf-8", "surrogateescape")).strip().replace("\n", "\\n")
-    return text if len(text) <= at_most else text[:at_most] + "..."

@@ -31,11 +31,11 @@ from omero_archive.service import (
     Staged,
 )
 from omero_archive.services.hsm.asking import Asking
-from omero_archive.services.hsm.commands import Command
 from omero_archive.services.hsm.durability import Copy, Judging, Verdict
 from omero_archive.services.hsm.recalls import Recalls
 from omero_archive.services.hsm.residency import Residency, State, doubt
 from omero_archive.services.hsm.settings import HsmSettings
+from omero_archive.services.programs import Command
 from omero_archive.settings import parse_table
 from omero_archive.transfer import Reader
 
@@ -222,7 +222,7 @@ class HsmService(Service):
 
     def check(self) -> Sequence[Finding]:
         mount = self._mount.check()
-        if not mount.is_fine:
+        if not (mount.is_fine or mount.only_hinders_writing):
             return [mount]
         commands = [self._system.status, self._system.recall, self._system.recalling, self._confirm_command()]
         programs = dict.fromkeys(command.argv[0] for command in commands if command is not None)

@@ -8,10 +8,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from omero_archive.services.hsm.commands import Command, Feed
 from omero_archive.services.hsm.parsers import by_pattern
 from omero_archive.services.hsm.presets import PRESETS, Preset
 from omero_archive.services.hsm.residency import Words
+from omero_archive.services.programs import Command, Feed
 from omero_archive.settings import AbsolutePath, Duration, Size
 
 _WORD = r"(?P<state>.*)"  # each line is the state, in the order of the files

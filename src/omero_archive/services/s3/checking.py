@@ -1,6 +1,7 @@
 """Is the bucket in order? What `omero-archive check` looks at, and what to do where it is not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -89,7 +90,8 @@ class Checker:
             *_, (_, content) = prepared(self._name)
             is_new = self._connection.write_own(self._names.marker, content)
         except Refusal as refusal:
-            yield self._wrong(f"objects cannot be stored: {refusal}", advice(refusal, self._settings))
+            text = f"objects cannot be stored: {refusal}"
+            yield replace(self._wrong(text, advice(refusal, self._settings)), only_hinders_writing=True)
             return
         if is_new:
             yield self._wrong(

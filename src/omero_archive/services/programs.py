@@ -1,4 +1,4 @@
-"""Running a system's commands: without a shell, about many files at once, for a bounded time.
+"""Running a site's or a system's commands: without a shell, about many files at once, for a bounded time.
 
 Paths are absolute, so none can be taken for an option. They are appended to the arguments, or go to standard input,
 or into a file whose path takes the place of `{list}`.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from omero_archive.errors import ServiceUnavailable
-from omero_archive.services.hsm.residency import shown
+from omero_archive.model import printable
 
 LIST = "{list}"
 """Stands in a command for the path of a file that holds one path on each line."""
@@ -78,6 +78,9 @@ def run(command: Command, paths: Sequence[bytes], *, timeout: timedelta) -> Prin
     except subprocess.TimeoutExpired as error:
         _kill(process)
         raise ServiceUnavailable(f"{command}: no answer within {timeout.total_seconds():g} s.") from error
+    except BaseException:
+        _kill(process)  # it has a session of its own: Ctrl-C at our terminal does not reach it
+        raise
     failure = f"{command}: exit status {process.returncode}: {shown(errors or output)}" if process.returncode else ""
     return Printed(output=output, failure=failure)
 
@@ -134,3 +137,9 @@ def batches(
 
 def _directory(path: bytes) -> bytes:
     return path.rpartition(b"/")[0]
+
+
+def shown(raw: bytes, *, at_most: int = 200) -> str:
+    """What a command printed, for messages: on one line, escapes for what is no text, the rest cut off."""
+    text = printable(raw.decode("utf-8", "surrogateescape")).strip().replace("\n", "\\n")
+    return text if len(text) <= at_most else text[:at_most] + "..."
