@@ -60,6 +60,21 @@ def dead(target: Path) -> Iterator[Path]:
         mount.__exit__(None, None, None)
 
 
+@contextmanager
+def silent(target: Path) -> Iterator[Path]:
+    """A mount whose server hangs: whoever looks waits, for no signal but SIGKILL. At the end it is dead."""
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        _skip(f"/dev/fuse: {error.strerror}")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other"
+    try:
+        with _mounted("hangs", target, "fuse.hangs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, options):
+            yield target
+    finally:
+        os.close(server)  # who waits is told now
+
+
 def pretend(path: Path, *, like: Path) -> None:
     """A file that looks like another to `stat`."""
     seen = like.stat()

@@ -3,9 +3,11 @@
 import getpass
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from omero_archive.steps.breaker import Breaker
 from omero_archive.steps.marking import mark_site
 from omero_archive.steps.site import Progress, Site, no_progress
 from omero_archive.transfer import Lanes
+from omero_archive.waiting import NoAnswer, answer_within
 from omero_archive.wrapped.configured import configured_service
 
 
@@ -78,26 +81,61 @@ def require_apart(site: Site) -> None:
     places = {"archive.near": archive.near_directory} if archive.near else {}
     places["archive.root"] = archive.root
     services: dict[str, Path] = {}
+    look = cache(_look)
     for name, service in site.services.items():
         location = service.locate(Key("x"))
         if location is not None:
-            _require_outside(f"services.{name}.path", location.root, places | repository | services)
+            _require_outside(f"services.{name}.path", location.root, places | repository | services, look)
             services[f"services.{name}"] = location.root
     for setting, place in places.items():
-        _require_outside(setting, place, repository)
-    _require_root_apart(archive.root, archive.near_directory)
+        _require_outside(setting, place, repository, look)
+    _require_root_apart(archive.root, archive.near_directory, look)
     _require_places_apart({name: service.place() for name, service in site.services.items()})
 
 
-def _require_root_apart(root: Path, near: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a path leads to: by name, and by device and inode, its own first, then those above it."""
+
+    real: Path
+    numbers: tuple[tuple[int, int] | None, ...]
+
+    def is_at(self, other: "_Place") -> bool:
+        """Whether both are one directory, by whatever link or bind mount it is reached."""
+        return self.real == other.real or (self.numbers[0] is not None and self.numbers[0] == other.numbers[0])
+
+    def lies_in(self, other: "_Place") -> bool:
+        """Whether it is the other directory or lies below it, by whatever link or bind mount it is reached."""
+        return self.real.is_relative_to(other.real) or (
+            other.numbers[0] is not None and other.numbers[0] in self.numbers
+        )
+
+
+_Look = Callable[[Path], _Place]
+
+_PATIENCE_S = 5.0
+"""How long a path may take to be looked at before every command; what hangs is told when its bytes are wanted."""
+
+
+def _look(path: Path) -> _Place:
+    """What a path leads to; where a mount does not answer, what its name says."""
+    try:
+        return answer_within(_PATIENCE_S, lambda: _looked_at(path))
+    except NoAnswer:
+        return _Place(Path(os.path.normpath(path)), (None,))
+
+
+def _looked_at(path: Path) -> _Place:
+    real = Path(os.path.realpath(path))
+    return _Place(real, tuple(_number(place) for place in (real, *real.parents)))
+
+
+def _require_root_apart(root: Path, near: Path, look: _Look) -> None:
     """The archive root and the directory of near bytes are one, or neither lies in the other.
 
     What is mounted at the root would hide `near` from everybody, and the mount would serve itself.
     """
-    is_one = os.path.realpath(root) == os.path.realpath(near) or (
-        _number(root) is not None and _number(root) == _number(near)
-    )
-    if not is_one and (_lies_in(near, root) or _lies_in(root, near)):
+    if not look(root).is_at(look(near)) and (look(near).lies_in(look(root)) or look(root).lies_in(look(near))):
         raise SettingsError(f"archive.near: {near} and archive.root, {root}, lie in each other; they must be apart.")
 
 
@@ -116,19 +154,10 @@ def _require_places_apart(places: Mapping[ServiceName, str]) -> None:
         )
 
 
-def _require_outside(name: str, place: Path, others: Mapping[str, Path]) -> None:
+def _require_outside(name: str, place: Path, others: Mapping[str, Path], look: _Look) -> None:
     for other, there in others.items():
-        if _lies_in(place, there) or _lies_in(there, place):
+        if look(place).lies_in(look(there)) or look(there).lies_in(look(place)):
             raise SettingsError(f"{name}: {place} and {other}, {there}, lie in each other; they must be apart.")
-
-
-def _lies_in(inner: Path, outer: Path) -> bool:
-    """Whether a directory is another or lies below it, by whatever link or bind mount it is reached."""
-    here = Path(os.path.realpath(inner))
-    if here.is_relative_to(os.path.realpath(outer)):
-        return True
-    there = _number(outer)
-    return there is not None and any(_number(place) == there for place in (here, *here.parents))
 
 
 def _number(path: Path) -> tuple[int, int] | None:

@@ -1,9 +1,12 @@
 """Directories that must not lie in each other: settings by which an eviction would delete the archive."""
 
+import time
 from pathlib import Path
 
 import pytest
 
+import mounts
+from omero_archive import app
 from omero_archive.app import open_site
 from omero_archive.errors import SettingsError
 from omero_archive.settings import Settings
@@ -78,3 +81,24 @@ def test_near_bytes_lie_in_the_root_itself_or_beside_it(tmp_path: Path, near: st
 def test_near_bytes_may_not_lie_among_the_originals(tmp_path: Path, near: str) -> None:
     with pytest.raises(SettingsError, match=r"archive\.near"):
         opened(settings(tmp_path, service="tape", near=near))
+
+
+def test_a_mount_that_hangs_does_not_keep_every_command_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the catalogue knows can be asked all the same; it is the service's use that fails, or waits."""
+    monkeypatch.setattr(app, "_PATIENCE_S", 0.5)
+    wanted = settings(tmp_path, service="tape")
+    with mounts.silent(tmp_path / "tape"):
+        began = time.monotonic()
+        opened(wanted)
+        assert time.monotonic() - began < 5
+
+
+def test_a_mount_that_hangs_is_known_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_PATIENCE_S", 0.5)
+    wanted = settings(tmp_path, service="OMERO/Archive/tape")
+    (tmp_path / "OMERO/Archive/tape").mkdir()
+    refused = pytest.raises(SettingsError, match=r"services\.tape\.path")
+    with mounts.silent(tmp_path / "OMERO/Archive/tape"), refused:
+        opened(wanted)

@@ -17,6 +17,10 @@ from omero_archive.steps.check_root import check_root
 from omero_archive.steps.nearest import USABLE
 from omero_archive.steps.sight import require_named
 from omero_archive.steps.site import Site
+from omero_archive.waiting import NoAnswer, answer_within
+
+_PATIENCE_S = 180.0
+"""How long a service may take to look at itself, which may be several requests of a minute each."""
 
 _WHO = "Run omero-archive as OMERO's own system user, or as root."
 
@@ -38,7 +42,10 @@ def check_service(site: Site, name: ServiceName) -> list[Finding]:
     """What a service found of itself. A service that cannot even look, or whose plugin is wrong, is a finding too."""
     subject = f"service {name}"
     try:
-        found = list(site.services[name].check())
+        found = answer_within(_PATIENCE_S, lambda: list(site.services[name].check()))
+    except NoAnswer as error:
+        advice = "Does its mount hang, or the system behind it? Look with the tools of the machine, such as `df`."
+        return [Finding(subject=subject, is_fine=False, text=str(error), advice=advice)]
     except (ArchiveError, OSError) as error:
         advice = "Correct its settings or make it reachable, then run `omero-archive check` again."
         return [Finding(subject=subject, is_fine=False, text=str(error), advice=advice)]
