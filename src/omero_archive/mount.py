@@ -6,6 +6,7 @@ makes tells a mounted archive from an empty mount point. What a service says abo
 """
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from omero_archive.files import (
     translated,
 )
 from omero_archive.marked import MarkedTree
-from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName
+from omero_archive.model import Clock, FileAttributes, Fixity, Key, ServiceName, printable
 from omero_archive.service import SCRATCH, Answer, Finding, Incoming, Listed, Location, Outcome, Receipt
 from omero_archive.transfer import BytesReader, Lanes, Reader, read_back, write_slot, write_temporary
 
@@ -61,6 +62,14 @@ class Seen:
 def _nothing_unreadable(keys: Sequence[Key]) -> Mapping[Key, ArchiveError]:
     del keys
     return {}
+
+
+_NAMED = re.compile("The archive '.*' of omero-archive")
+
+
+def _named(name: ServiceName) -> str:
+    """How the marker of an archive begins."""
+    return f"The archive {name!r} of omero-archive."
 
 
 class Mount:
@@ -99,7 +108,7 @@ class Mount:
     def _write_marker(self, tree: Tree) -> None:
         now_ns = int(self._clock().timestamp() * 1e9)
         content = BytesReader(
-            f"The archive {self._name!r} of omero-archive. Do not delete this file: without it\n"
+            f"{_named(self._name)} Do not delete this file: without it\n"
             "omero-archive takes the directory for a disk that is not mounted.\n".encode(),
             FileAttributes(mtime_ns=now_ns, mode=0o644, uid=os.getuid(), gid=os.getgid()),
         )
@@ -362,6 +371,25 @@ class Mount:
             return Finding(subject=subject, is_fine=False, text=text, advice=advice, only_hinders_writing=True)
         return Finding(subject=subject, is_fine=True, text=f"{self.root}, {free}")
 
+    def check_name(self) -> Iterator[Finding]:
+        """Whether it was prepared as another archive than this one. Reads the marker: not where it may be on tape."""
+        try:
+            with self.mounted() as tree:
+                content = tree.marker(MARKER) or b""
+        except (ArchiveError, OSError) as error:
+            text = f"{self.root / MARKER} cannot be read: {error}"
+            yield Finding(subject=f"service {self._name}", is_fine=False, text=text, advice="Look at that disk.")
+            return
+        first = printable(content.partition(b"\n")[0].decode("utf-8", "surrogateescape"))
+        if _NAMED.match(first) and not first.startswith(_named(self._name)):
+            yield Finding(
+                subject=f"service {self._name}",
+                is_fine=False,
+                text=f"another archive lies at {self.root}, or it was another: its marker says {first!r}",
+                advice="Mount the right disk: with another one every copy would be called missing. If the service was "
+                f"renamed, or its files were copied from there, begin {MARKER} with: {_named(self._name)}",
+            )
+
     def _hindrance(self) -> tuple[str, str] | None:
         """Why nothing can be written there, and what to do; None if it can."""
         if os.access(self.root, os.W_OK | os.X_OK):
@@ -376,7 +404,7 @@ class Mount:
         self._lanes.close()
 
     @contextmanager
-    def mounted(self) -> Iterator[Tree]:
+    def mounted(self) -> Iterator[MarkedTree]:
         """The directory, opened anew each time: a mount may have come or gone. Raises `ServiceUnavailable`."""
         try:
             tree = MarkedTree(self.root, self._prove)

@@ -255,6 +255,27 @@ def test_only_init_prepares_a_place(tmp_path: Path, clock: SettableClock) -> Non
     service.close()
 
 
+def test_another_archives_disk_is_found(make: Callable[..., DirectoryService], root: Path) -> None:
+    """It has a marker too; there every copy would be called missing, and healed onto the wrong disk."""
+    service = make()
+    assert [finding.is_fine for finding in service.check()] == [True]
+    marker = (root / MARKER).read_text()
+    (root / MARKER).write_text(marker.replace("'tape'", "'disk2'"))
+    (found,) = [finding for finding in service.check() if not finding.is_fine]
+    assert "its marker says" in found.text
+    assert "'disk2'" in found.text
+    line = found.advice.partition("begin .omero-archive/service with: ")[2]
+    (root / MARKER).write_text(line)
+    assert [finding.is_fine for finding in service.check()] == [True]
+
+
+@pytest.mark.parametrize("content", ["", "prepared", "made by hand\n"])
+def test_a_marker_without_a_name_is_anybodys(make: Callable[..., DirectoryService], root: Path, content: str) -> None:
+    service = make()
+    (root / MARKER).write_text(content)
+    assert [finding.is_fine for finding in service.check()] == [True]
+
+
 def test_init_makes_no_directory_that_a_mount_should_have_made(tmp_path: Path, clock: SettableClock) -> None:
     service = DirectoryService.from_settings(TAPE, {"path": str(tmp_path / "none")}, clock=clock)
     with pytest.raises(SettingsError, match=r"services\.tape\.path"):

@@ -144,7 +144,8 @@ class DirectoryService(Service):
         return words
 
     def check(self) -> Sequence[Finding]:
-        return [self._mount.check()]
+        mount = self._mount.check()
+        return [mount, *(self._mount.check_name() if mount.is_fine or mount.only_hinders_writing else ())]
 
     def close(self) -> None:
         self._mount.close()
