@@ -315,6 +315,18 @@ class FindsFaultWithItself(_Memory):
         return [Finding(subject="memory", is_fine=False, text="who knows")]
 
 
+class IsNeverSeen(_Memory):
+    """Its check is in order, and yet no worker would ever do anything with it."""
+
+    def unseen(self) -> str | None:
+        return ""
+
+
+class HasNoText(_Memory):
+    def place(self) -> str:
+        return None  # type: ignore[return-value]
+
+
 class ForgetsWhenPrepared(_Memory):
     def initialise(self) -> None:
         self.objects.clear()

@@ -69,6 +69,8 @@ DISK = {
     "DurableWithoutDigests": "what-is-durable-has-a-digest-to-believe-it-by",
     "HasPathsUnasked": "a-service-with-paths-says-where-an-object-lies",
     "FindsFaultWithItself": "check-finds-a-service-that-works-in-order",
+    "IsNeverSeen": "check-finds-a-service-that-works-in-order",
+    "HasNoText": "check-finds-a-service-that-works-in-order",
     "ForgetsWhenPrepared": "preparing-the-place-twice-changes-nothing",
     "OfOneThread": "a-service-can-be-used-from-several-threads",
     "DeletesLater": "what-was-deleted-is-missing-and-may-be-stored-anew",

@@ -8,6 +8,7 @@ from omero_archive.service import Answer, Incoming, ObjectStatus, Receipt, Stage
 from omero_archive.testing.conformance.bench import Bench, ConformanceFailure, DoesNotApply, NotDone
 from omero_archive.testing.conformance.seeing import (
     REPORTED,
+    brief,
     expect,
     expect_absent,
     expect_content,
@@ -147,9 +148,12 @@ def check_a_service_with_paths_says_where_an_object_lies(bench: Bench) -> None:
 
 
 def check_check_finds_a_service_that_works_in_order(bench: Bench) -> None:
-    """check finds a service that works in order."""
+    """check finds a service that works in order, unseen finds nothing, and place is a text."""
     wrong = [finding.text for finding in bench.service.check() if not finding.is_fine]
     expect(not wrong, f"check says: {'; '.join(wrong)}.")
+    expect_equal(bench.service.unseen(), None, "unseen, for which no work is done with the service on this host")
+    place: object = bench.service.place()
+    expect(isinstance(place, str), f"place gives {brief(place)}, which is no text.")
 
 
 def check_preparing_the_place_twice_changes_nothing(bench: Bench) -> None:
