@@ -2,10 +2,11 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import structlog
@@ -24,7 +25,7 @@ from omero_archive.errors import (
 )
 from omero_archive.model import Key, ServiceName
 from omero_archive.mount import MARKER
-from omero_archive.service import Answer, Finding, Incoming, ObjectStatus, Outcome, Service
+from omero_archive.service import Answer, Finding, Incoming, Listed, ObjectStatus, Outcome, Service
 from omero_archive.services.directory import DirectoryService
 from omero_archive.settings import Secret
 from omero_archive.testing.conformance import SMALL_SIZES, Bench
@@ -39,6 +40,7 @@ from omero_archive.wrapped.read_only import ReadOnly
 from omero_archive.wrapped.redacted import Redacted, Redaction, secrets_of
 from omero_archive.wrapped.retrying import Retrying
 from omero_archive.wrapped.throttled import Throttled
+from omero_archive.wrapped.unsettled import Unsettled
 
 TAPE = ServiceName("tape")
 A = Key("ManagedRepository/alice_2/2026-11/22/a.tif")
@@ -371,6 +373,46 @@ def test_an_archive_that_is_mounted_read_only_is_in_order_where_it_is_only_read(
     (tmp_path / "archive" / MARKER).unlink()
     (gone,) = ReadOnly(directory, TAPE).check()
     assert not gone.is_fine, "it must be the archive all the same"
+
+
+# ---- settings that turn out wrong when they are used
+
+
+class _Unsettled(Wrapped):
+    """Each verb finds that a secret is not there; of a group, the second object does."""
+
+    def _refuse(self, *given: object) -> NoReturn:
+        raise SettingsError(f"services.tape.secret_key: /run/secret could not be read, for {given}.")
+
+    put = open = status = stage = delete = _refuse  # type: ignore[assignment]
+
+    def put_group(self, group: Sequence[Incoming]) -> Generator[Outcome, None, None]:
+        yield from self.inner.put_group(group[:1])
+        yield Outcome(key=group[1].key, error=SettingsError("services.tape.storage_class: COLD."))
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        yield from self.inner.list(prefix)
+        self._refuse(prefix)
+
+
+def test_a_setting_that_is_wrong_when_it_is_used_is_no_fault_of_a_copy(directory: DirectoryService) -> None:
+    """Whoever is told `SettingsError` gives the copy up; what could not be asked is asked again."""
+    service = Unsettled(_Unsettled(directory))
+    verbs: list[Callable[[], object]] = [
+        lambda: service.put(A, reader(b"x"), None),
+        lambda: service.open(A),
+        lambda: service.status([A]),
+        lambda: service.stage([A]),
+        lambda: service.delete(A),
+        lambda: list(service.list("")),
+    ]
+    for verb in verbs:
+        with pytest.raises(ServiceUnavailable, match=r"services\.tape\.secret_key: /run/secret could not be read"):
+            verb()
+    first, second = service.put_group([Incoming(key=key, reader=reader(b"x")) for key in (A, B)])
+    assert first.receipt is not None
+    assert isinstance(second.error, ServiceUnavailable)
+    assert "services.tape.storage_class" in str(second.error)
 
 
 # ---- dry run

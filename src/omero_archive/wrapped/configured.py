@@ -10,6 +10,7 @@ from omero_archive.wrapped.read_only import ReadOnly
 from omero_archive.wrapped.redacted import Redacted, Redaction, secrets_of
 from omero_archive.wrapped.retrying import Retrying
 from omero_archive.wrapped.throttled import Throttled
+from omero_archive.wrapped.unsettled import Unsettled
 
 
 def configured_service(name: ServiceName, table: Mapping[str, object], *, clock: Clock) -> Service:
@@ -19,8 +20,9 @@ def configured_service(name: ServiceName, table: Mapping[str, object], *, clock:
 
 
 def wrapped(service: Service, name: ServiceName, common: CommonSettings, redaction: Redaction) -> Service:
-    """A service with its decorators. From the inside: no secrets, a line for each try, tries, pace, what is allowed."""
-    service = Logged(Redacted(service, redaction), name)
+    """A service with its decorators. From the inside: no secrets, who is to blame, a line for each try, tries, pace,
+    what is allowed."""
+    service = Logged(Unsettled(Redacted(service, redaction)), name)
     if common.retries:
         service = Retrying(service, retries=common.retries)
     if common.rate is not None:
