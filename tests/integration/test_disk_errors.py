@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from omero_archive import disk, engine
+from omero_archive import disk, jobs
 from omero_archive.engine import Engine
 from omero_archive.errors import ArchiveError, DatabaseUnavailable, DiskFailed
 from omero_archive.states import CopyState, Residency
@@ -145,7 +145,7 @@ def test_a_manifest_whose_commit_was_done_and_not_answered_is_no_failure(
         manifest(*arguments)
         raise DatabaseUnavailable("the answer was lost")
 
-    monkeypatch.setattr(engine, "manifest", written)
+    monkeypatch.setattr(jobs, "manifest", written)
     facility.add("ics")
     facility.work()
     assert facility.record("ics").last_error is None
