@@ -16,14 +16,14 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import copies, recalls, turns
 from omero_archive.catalogue.database import reached
-from omero_archive.catalogue.patience import connect, lasting
+from omero_archive.catalogue.patience import connect
 from omero_archive.errors import DatabaseUnavailable
 from omero_archive.files import disk_errors
 from omero_archive.jobs import Jobs, MayServe, Result
 from omero_archive.model import ServiceName
 from omero_archive.mover import BEATS, Mover
 from omero_archive.planning import OF_SERVICE, QUEUES, STAGE, Job, due, due_recalls, line
-from omero_archive.sessions import settle_async
+from omero_archive.sessions import lasting, settle_async
 from omero_archive.steps.site import Site
 from omero_archive.wrapped.throttled import share_rates
 

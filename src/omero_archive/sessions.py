@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server that vanished without a word is noticed within half a minute, not after hours. Seconds; the last in ms."""
 
 _PLAIN = b"""
     SET client_encoding = 'UTF8';
@@ -17,6 +21,11 @@ _PLAIN = b"""
     SET default_transaction_isolation = 'read committed';
 """
 """Values as psycopg reads and writes them, and transactions that see what others have committed meanwhile."""
+
+
+def lasting(dsn: str) -> str:
+    """The connection string with `KEEPALIVE`, where it says nothing of its own."""
+    return make_conninfo(dsn, **{key: value for key, value in KEEPALIVE.items() if key not in conninfo_to_dict(dsn)})
 
 
 def settle(connection: psycopg.Connection[Any], limits: Mapping[str, int] | None = None) -> None:

@@ -68,3 +68,10 @@ def test_a_connection_in_the_middle_of_a_transaction_is_not_kept(database: Omero
 def test_two_at_once_have_a_connection_each(database: OmeroDatabase) -> None:
     with database.keeping_connections(), database.connect_read_only() as one, database.connect_read_only() as other:
         assert one.info.backend_pid != other.info.backend_pid
+
+
+def test_a_server_that_vanished_without_a_word_is_noticed(database: OmeroDatabase) -> None:
+    with database.connect_read_only() as looking, database.connect_for_marks() as marking:
+        for conn in (looking, marking):
+            given = conn.info.get_parameters()
+            assert (given["keepalives_idle"], given["tcp_user_timeout"]) == ("10", "30000")

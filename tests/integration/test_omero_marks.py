@@ -8,8 +8,9 @@ import pytest
 from omero_rows import Rows
 
 from omero_archive.demo import omero_tables as t
-from omero_archive.errors import UnknownObject
+from omero_archive.errors import Busy, UnknownObject
 from omero_archive.model import Bundle, ObjectRef, ObjectType, ServiceName
+from omero_archive.omero import marks
 from omero_archive.omero.closure import bundles
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.marks import NAMESPACE, MarkFacts, mark, read_flags, unmark
@@ -210,3 +211,24 @@ def test_a_running_omero_does_not_stop_the_mark_by_its_triggers(rows: Rows, data
     mark(database, bundle_of(database, ObjectType.FILESET, 1), FACTS)
     with pytest.raises(psycopg.errors.RaiseException):  # the trigger is there: a repository's rows are protected
         rows.files("a/1/", "z.tif")
+
+
+def test_rows_that_somebody_else_keeps_locked_are_not_waited_for_for_ever(
+    rows: Rows, database: OmeroDatabase, omero_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fileset, images = rows.fileset("a/1/", ["x.tif"], images=2)
+    bundle, before = bundle_of(database, ObjectType.FILESET, fileset), counts(rows)
+    monkeypatch.setattr(marks, "LOCK_WAIT_S", 0.3)
+    with psycopg.connect(omero_dsn) as somebody:
+        somebody.execute("SELECT FROM image WHERE id = %s FOR UPDATE", (images[1],))
+        with pytest.raises(Busy, match="another session has kept its rows"):
+            mark(database, bundle, FACTS)
+        assert (flags(rows), counts(rows)) == ([None, None], before)
+    mark(database, bundle, FACTS)
+    with psycopg.connect(omero_dsn) as somebody:
+        somebody.execute("LOCK TABLE annotation IN SHARE MODE")
+        with pytest.raises(Busy, match="no mark was changed"):
+            unmark(database, bundle.name, images, previous=dict.fromkeys(images))
+        assert flags(rows) == [True, True]
+    unmark(database, bundle.name, images, previous=dict.fromkeys(images))
+    assert flags(rows) == [None, None]

@@ -11,13 +11,9 @@ from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.array import ListBinaryDumper
 
-from omero_archive.sessions import settle
-
-KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""A server that vanished without a word is noticed within half a minute, not after hours. Seconds; the last in ms."""
+from omero_archive.sessions import lasting, settle
 
 _T = TypeVar("_T")
 _LEAST_TIMEOUT_S = 2  # libpq takes less for as much
@@ -48,11 +44,6 @@ class _PatientConnection(psycopg.Connection[Any]):
         except StopIteration as ended:
             result: _T = ended.value
             return result
-
-
-def lasting(dsn: str) -> str:
-    """The connection string with `KEEPALIVE`, where it says nothing of its own."""
-    return make_conninfo(dsn, **{key: value for key, value in KEEPALIVE.items() if key not in conninfo_to_dict(dsn)})
 
 
 def be_brief(connection: sa.Connection, silence: timedelta) -> None:

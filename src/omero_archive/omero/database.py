@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from omero_archive.errors import BrokenInvariant, DatabaseUnavailable, SettingsError, UnsupportedOmero
-from omero_archive.sessions import settle
+from omero_archive.sessions import lasting, settle
 
 APPLICATION = "omero-archive"
 """Our sessions' application_name: what the offline proof does not count as OMERO."""
@@ -158,7 +158,7 @@ class OmeroDatabase:
         return None
 
     def _new(self, purpose: str) -> Connection:
-        conn = psycopg.connect(self._dsn, application_name=APPLICATION, autocommit=True)
+        conn = psycopg.connect(lasting(self._dsn), application_name=APPLICATION, autocommit=True)
         try:
             settle(conn)
             if purpose == _LOOKING:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from psycopg import sql
 
-from omero_archive.errors import UnknownObject
+from omero_archive.errors import Busy, DatabaseUnavailable, UnknownObject
 from omero_archive.model import Bundle, BundleName, ServiceName
 from omero_archive.omero.database import Connection, OmeroDatabase
 
@@ -24,6 +25,9 @@ NAMESPACE = "omero-archive/archived"
 
 BUNDLE_KEY = "Bundle"
 """The key of the map annotation's pair that names the bundle; by it we know our own annotation again."""
+
+LOCK_WAIT_S = 60.0
+"""How long to wait for rows that somebody else has locked: OMERO is off meanwhile, and its users wait."""
 
 _STATUS = "omero-archive"  # event.status
 _ROOT = 0  # experimenter root; experimentergroup system and the bootstrap session are 0 too
@@ -115,10 +119,19 @@ def unmark(
 
 @contextmanager
 def _writing(database: OmeroDatabase, name: BundleName) -> Iterator[Connection]:
-    """One transaction in which nobody else marks or unmarks this bundle."""
-    with database.connect_for_marks() as conn, conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{NAMESPACE}/{name}",))
-        yield conn
+    """One transaction in which nobody else marks or unmarks this bundle. Raises `Busy` if somebody keeps it waiting."""
+    try:
+        with database.connect_for_marks() as conn, conn.transaction():
+            conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT_S:g}s",))
+            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{NAMESPACE}/{name}",))
+            yield conn
+    except DatabaseUnavailable as error:
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise Busy(
+                f"{name}: another session has kept its rows in OMERO's database locked for {LOCK_WAIT_S:g} s; no mark "
+                "was changed. Find it in pg_stat_activity, end it, and run this again."
+            ) from error
+        raise
 
 
 def _annotations_of(conn: Connection, name: BundleName, parents: Mapping[str, Sequence[int]]) -> list[int]:
