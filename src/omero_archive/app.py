@@ -52,7 +52,11 @@ def open_site(settings: Settings, *, clock: Clock = utc_now, progress: Progress 
         settings=settings,
         clock=clock,
         catalogue=Catalogue(settings.catalogue.database, clock=clock, actor=who()),
-        omero=OmeroDatabase(settings.omero.database, filename_encoding=settings.omero.filename_encoding),
+        omero=OmeroDatabase(
+            settings.omero.database,
+            filename_encoding=settings.omero.filename_encoding,
+            managed_dir=settings.omero.managed_repository,
+        ),
         repository=Repository(data_dir=settings.omero.data_dir, managed_dir=settings.omero.managed_repository),
         services={name: configured_service(name, table, clock=clock) for name, table in settings.services.items()},
         lanes=Lanes(),

@@ -8,6 +8,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from omero_archive.demo import omero_tables as tables
 from omero_archive.demo.postgres import EmbeddedPostgres
 from site_fixtures import CommandSite, set_on, use
 
@@ -141,3 +142,16 @@ def test_check_says_that_a_database_is_not_omeros(
     texts = {one["subject"]: one["text"] for one in found}
     assert "not a database of OMERO, or the search_path" in texts["OMERO's database"]
     assert "PostgreSQL sessions: cannot tell" in texts["OMERO.server"]
+
+
+def test_an_omero_into_which_nothing_was_imported_yet_is_in_order(command_site: CommandSite) -> None:
+    with psycopg.connect(command_site.demo.omero_dsn) as connection:
+        connection.execute("DELETE FROM filesetentry")
+        by = tables.stamp(connection, 0, 0)
+        for directory in (str(command_site.demo.data_dir), "/opt/omero/server/lib/scripts"):
+            tables.add_repository(connection, by, directory)
+    command_site.run("check")
+    command_site.run("find")
+    old = next(fileset for fileset in command_site.good if fileset.fileset_id is None)
+    command_site.run("files", old.reference)
+    command_site.run("add", old.reference)

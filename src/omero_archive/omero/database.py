@@ -4,9 +4,11 @@ Someone else's schema: nothing is written but the marks (`marks.py`), every othe
 that PostgreSQL itself keeps read-only.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -38,11 +40,13 @@ class OmeroDatabase:
     """OMERO's PostgreSQL database, reached by the libpq connection string `dsn`.
 
     `filename_encoding` is what the server's Java wrote file names with: names are text in the database and bytes
-    on disk. Every method raises `DatabaseUnavailable` where the database cannot be reached.
+    on disk. `managed_dir` is where the managed repository is, as the settings have it. Every method
+    raises `DatabaseUnavailable` where the database cannot be reached.
     """
 
-    def __init__(self, dsn: str, *, filename_encoding: str = "utf-8") -> None:
+    def __init__(self, dsn: str, *, filename_encoding: str = "utf-8", managed_dir: Path | None = None) -> None:
         self._dsn = dsn
+        self._managed_dir = managed_dir
         self._repository: RepositoryRow | None = None
         self._is_keeping = False
         self._kept: dict[str, list[Connection]] = {_LOOKING: [], _MARKING: []}  # open, and used by nobody now
@@ -111,11 +115,15 @@ class OmeroDatabase:
         """
         with self.connect_read_only() as conn:
             rows = conn.execute(query).fetchall()
-        used = [row for row in rows if row[2]] or rows
+        # Before the first import no file tells which of them it is; a server has three from its first start.
+        used = [row for row in rows if row[2]] or [row for row in rows if self._is_managed(row[1])] or rows
         if len(used) != 1:
             roots = ", ".join(sorted(row[1] for row in used)) or "none"
             raise BrokenInvariant(f"OMERO's database must know one managed repository; it knows: {roots}.")
         return RepositoryRow(uuid=used[0][0], root=used[0][1])
+
+    def _is_managed(self, root: str) -> bool:
+        return self._managed_dir is not None and os.path.realpath(root) == os.path.realpath(self._managed_dir)
 
     @contextmanager
     def _connected(self, purpose: str) -> Iterator[Connection]:
