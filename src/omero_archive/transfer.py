@@ -295,7 +295,8 @@ class SourceReader:
                 f"{self._file.key} has {digests.size_bytes} bytes, OMERO imported {recorded}; it was not archived."
             )
         checksum = self._file.checksum
-        if checksum is not None and checksum.value != digests.omero:
+        # OMERO writes small letters; what a script wrote in capitals is the same number, and no rot.
+        if checksum is not None and checksum.value.lower() != digests.omero:
             raise SourceRotted(
                 f"{self._file.key} has {checksum.algorithm} {digests.omero}, OMERO took {checksum.value} at import; "
                 "it was not archived. Look for a backup of this file."

@@ -317,6 +317,18 @@ def test_a_source_must_have_the_checksum_that_omero_took(
     assert everything_below(target.root) == {}
 
 
+@pytest.mark.parametrize("algorithm", ["CRC-32", "MD5-128", "SHA1-160", "File-Size-64"])
+def test_a_checksum_that_a_script_wrote_in_capitals_is_the_same_checksum(
+    tree: Tree, lanes: Lanes, algorithm: str
+) -> None:
+    put(tree.root, "x", b"what lies there now")
+    right = Checksum(algorithm=algorithm, value=omero_checksum(algorithm, b"what lies there now").upper())
+    wrong = Checksum(algorithm=algorithm, value=omero_checksum(algorithm, b"what was imported before").upper())
+    assert drain(SourceReader(tree, "x", original("x", checksum=right), lanes)) == b"what lies there now"
+    with pytest.raises(SourceRotted):
+        drain(SourceReader(tree, "x", original("x", checksum=wrong), lanes))
+
+
 def test_file_size_64_does_not_see_other_bytes(tree: Tree, lanes: Lanes) -> None:
     put(tree.root, "x", b"rotten")
     size = Checksum(algorithm="File-Size-64", value=omero_checksum("File-Size-64", b"healty"))
