@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg.conninfo import make_conninfo
 
 from omero_archive.catalogue import copies, recalls, turns
-from omero_archive.catalogue.database import reached
+from omero_archive.catalogue.database import ONE_INIT, reached
 from omero_archive.catalogue.patience import connect
 from omero_archive.errors import DatabaseUnavailable
 from omero_archive.files import disk_errors
@@ -219,6 +219,7 @@ def apply_queue_schema(dsn: str) -> bool:
     from procrastinate.schema import SchemaManager
 
     with reached(), connect(dsn, None) as connection:
+        connection.execute(ONE_INIT)
         found = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
         if found is not None and found[0] is not None:
             return False

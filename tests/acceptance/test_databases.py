@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from omero_archive.demo import omero_tables as tables
 from omero_archive.demo.postgres import EmbeddedPostgres
@@ -155,3 +155,19 @@ def test_an_omero_into_which_nothing_was_imported_yet_is_in_order(command_site: 
     old = next(fileset for fileset in command_site.good if fileset.fileset_id is None)
     command_site.run("files", old.reference)
     command_site.run("add", old.reference)
+
+
+@pytest.mark.parametrize("there", ["no database", "an empty database"])
+def test_several_hosts_may_be_set_up_at_the_same_time(
+    command_site: CommandSite, postgres: EmbeddedPostgres, there: str
+) -> None:
+    name = sql.Identifier(str(conninfo_to_dict(command_site.demo.catalogue_dsn)["dbname"]))
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        if there == "an empty database":
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+    at_once = [command_site.start("init") for _ in range(4)]
+    for one in at_once:
+        assert one.communicate()[1] == ""
+    assert {one.returncode for one in at_once} == {0}
+    command_site.run("check")

@@ -24,6 +24,9 @@ SCHEMA_VERSION = "0006"
 """The newest revision in `migrations/`. `migrate` brings a database there; a test compares the two."""
 
 
+ONE_INIT = "SELECT pg_advisory_xact_lock(hashtextextended('omero-archive init', 0))"
+"""Waits in a transaction until no other `init` makes tables: several hosts may be set up at the same time."""
+
 _OURS = ["alembic_version", "bundle", "copy", "manifest"]  # tables that no other program has together
 _ELSEWHERE = sa.text("""
     SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -129,6 +132,8 @@ class Catalogue:
                 server.execute(
                     sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(wanted))
                 )
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            return False  # another host's `init` was quicker
         except psycopg.Error as error:
             raise DatabaseUnavailable(
                 f"the database {wanted!r} could not be made: {_first_line(error)} "
@@ -139,9 +144,9 @@ class Catalogue:
 
     def migrate(self) -> None:
         """Bring the schema to this version of the software. Raises `SettingsError` for a database that is unfit."""
-        is_new = self.versions()[0] is None
         with self.begin() as connection:
-            if is_new:
+            connection.exec_driver_sql(ONE_INIT)
+            if _version(connection) is None:
                 _require_fit(connection)
             _upgrade(connection)
 
@@ -151,8 +156,7 @@ class Catalogue:
         Raises `SettingsError` where there is a catalogue that our role's `search_path` does not lead to.
         """
         with self.begin() as connection:
-            is_there = connection.scalar(sa.select(sa.func.to_regclass("alembic_version"))) is not None
-            found = connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if is_there else None
+            found = _version(connection)
             elsewhere = connection.scalar(_ELSEWHERE, {"names": _OURS}) if found is None else None
         if elsewhere is not None:
             raise SettingsError(
@@ -253,6 +257,11 @@ def _is_away(error: DBAPIError) -> bool:
         or error.connection_invalidated
         or isinstance(error.orig, psycopg.errors.IdleInTransactionSessionTimeout)
     )
+
+
+def _version(connection: sa.Connection) -> str | None:
+    is_there = connection.scalar(sa.select(sa.func.to_regclass("alembic_version"))) is not None
+    return connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if is_there else None
 
 
 def _require_fit(connection: sa.Connection) -> None:
