@@ -1,8 +1,11 @@
 """The probes against a real session, a real listening socket and a real lock of another process."""
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from omero_archive.demo import omero_tables as t
 from omero_archive.demo.postgres import EmbeddedPostgres
-from omero_archive.errors import OmeroIsOn
+from omero_archive.errors import DatabaseUnavailable, OmeroIsOn
 from omero_archive.omero.database import OmeroDatabase
 from omero_archive.omero.offline import (
     Answer,
@@ -52,6 +55,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def standby() -> Iterator[OmeroDatabase]:
+    """An OMERO's database on a server of its own, which is in recovery."""
+    directory = Path(tempfile.mkdtemp(prefix="oa-sb-"))
+    directory.chmod(0o755)
+    binaries = os.environ.get("OMERO_ARCHIVE_TEST_POSTGRES_BIN")
+    server = EmbeddedPostgres(directory / "pg", binaries=Path(binaries) if binaries else None, durable=False)
+    try:
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            conn.execute("CREATE DATABASE omero")
+        t.create_omero_tables(server.dsn("omero"))
+        server.stop()
+        (server.base / "data" / "standby.signal").touch()
+        server.start()
+        yield OmeroDatabase(server.dsn("omero"))
+    finally:
+        server.remove()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
@@ -200,6 +224,15 @@ def test_a_node_with_a_time_that_python_does_not_know_tells_as_any_other(
     result = probe_nodes(database)
     assert result.answer is Answer.CANNOT_TELL
     assert node in result.saw
+
+
+def test_a_standby_does_not_tell_whether_omero_has_sessions(standby: OmeroDatabase) -> None:
+    result = probe_sessions(standby)
+    assert result.answer is Answer.CANNOT_TELL
+    assert "standby" in result.saw
+    assert probe_nodes(standby).answer is Answer.OFF
+    with pytest.raises(DatabaseUnavailable, match="can only be read now"), standby.connect_for_marks() as conn:
+        conn.execute("UPDATE image SET archived = true")
 
 
 def test_omero_is_proved_off_and_a_session_refuses_it(

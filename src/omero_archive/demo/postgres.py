@@ -230,7 +230,7 @@ class EmbeddedPostgres:
         while self._process.poll() is None and time.monotonic() < deadline:
             lines = self._pid_file()
             # Our own pid: another server on the same directory must not be taken for this one.
-            if len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready":
+            if len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() in {"ready", "standby"}:
                 return True
             time.sleep(0.01)
         return False

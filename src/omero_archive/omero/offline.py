@@ -91,7 +91,8 @@ def probe_sessions(database: OmeroDatabase) -> ProbeResult:
     """PostgreSQL sessions of OMERO's database: a running server keeps a pool of them open.
 
     "On" is a session that calls itself `OMERO.<name>` (since omero-model 5.6.2) or that belongs to the role
-    which owns OMERO's tables. Sessions of other roles (backups, monitoring) are told but do not count.
+    which owns OMERO's tables. Sessions of other roles (backups, monitoring) are told but do not count. On a standby
+    there are none of OMERO's, whether it runs or not.
     """
     query = """
         SELECT coalesce(usename, '?'), coalesce(application_name, ''), count(*),
@@ -108,8 +109,11 @@ def probe_sessions(database: OmeroDatabase) -> ProbeResult:
     try:
         with database.connect_read_only() as conn:
             rows = conn.execute(query, (APPLICATION,)).fetchall()
+            is_standby = conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
     except ArchiveError as error:
         return ProbeResult(name=name, answer=Answer.CANNOT_TELL, saw=str(error))
+    if is_standby:
+        return ProbeResult(name=name, answer=Answer.CANNOT_TELL, saw="this server is a standby, OMERO uses another")
     saw = ", ".join(f"{n} of role {role} as {application or 'no name'!r}" for role, application, n, _ in rows)
     answer = Answer.ON if any(row[3] for row in rows) else Answer.OFF
     return ProbeResult(name=name, answer=answer, saw=saw or "no others")
