@@ -282,6 +282,18 @@ def test_a_file_leads_back_to_its_images(rows: Rows, database: OmeroDatabase) ->
         images_of(database, Key("ManagedRepository/a/y.tif"))
 
 
+@pytest.mark.parametrize("path", ["a//b/", "a/b", "a/b//"])
+def test_a_file_leads_back_to_its_images_however_its_slashes_are_written(
+    rows: Rows, database: OmeroDatabase, path: str
+) -> None:
+    fileset, (image,) = rows.fileset_of("a/b/", rows.files(path, "x.tif"))
+    rows.fileset("a/b/c/", ["x.tif"])
+    (bundle,) = closure(database, ref(ObjectType.FILESET, fileset))
+    assert [file.key for file in bundle.files] == ["ManagedRepository/a/b/x.tif"]
+    assert [one.id for one in images_of(database, bundle.files[0].key)] == [image]
+    assert closure(database, bundle.files[0].key) == [bundle]
+
+
 def test_only_omero_5_4_is_taken(rows: Rows, database: OmeroDatabase, empty_dsn: str) -> None:
     database.check_version()
     with pytest.raises(UnsupportedOmero, match="dbpatch"):

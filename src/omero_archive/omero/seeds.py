@@ -136,8 +136,15 @@ def _rows_of_key(database: OmeroDatabase, conn: Connection, key: Key) -> tuple[F
         AND string_to_array('/' || path || name || '/', '/') = string_to_array(%(whole)s, '/')
     """
     values = {"repo": database.repository().uuid, "path": f"{path}/", "name": name, "whole": f"/{path}/{name}/"}
-    rows = conn.execute(query, values).fetchall()
+    rows = conn.execute(query, values).fetchall() or conn.execute(_WRITTEN_OTHERWISE, values).fetchall()
     return FileKind.ORIGINAL, [row[0] for row in rows]
+
+
+# A key has no doubled slashes, but rows that were not made by OMERO's importer may; there is no index that finds those.
+_WRITTEN_OTHERWISE = """
+    SELECT id FROM originalfile WHERE repo = %(repo)s AND name = %(name)s
+    AND rtrim(regexp_replace(path, '/+', '/', 'g'), '/') || '/' = %(path)s
+"""
 
 
 def _existing(conn: Connection, top: str, ids: list[int]) -> list[int]:
