@@ -357,6 +357,20 @@ class Tree:
         """
         disk.syncfs(self._root_fd)
 
+    def sync_around(self, paths: Iterable[str]) -> None:
+        """As `sync`, of every file system that these paths lie on: below the root there may be mounts of their own."""
+        self.sync()
+        synced = {disk.fstat(self._root_fd).st_dev}
+        for directory in {path.rpartition("/")[0] for path in paths}:
+            fd = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                device = disk.fstat(fd).st_dev
+                if device not in synced:
+                    disk.syncfs(fd)
+                    synced.add(device)
+            finally:
+                disk.close(fd)
+
     def free_bytes(self) -> int:
         """The free space of the file system for ordinary users."""
         space = disk.fstatvfs(self._root_fd)

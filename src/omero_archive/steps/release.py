@@ -18,7 +18,7 @@ from omero_archive.errors import (
     UnknownObject,
     WrongState,
 )
-from omero_archive.files import Entry, EntryKind, Tree, disk_errors, same_file, translated, unchanged
+from omero_archive.files import Entry, EntryKind, disk_errors, same_file, translated, unchanged
 from omero_archive.model import Bundle, BundleName, Key, ObjectRef, ObjectType, printable
 from omero_archive.near import Place, is_elsewhere
 from omero_archive.omero.closure import bundles as closure
@@ -287,17 +287,14 @@ def _require_twins(site: Site, place: Place, files: Sequence[FileRecord]) -> Non
 
 def _swap(site: Site, files: Sequence[FileRecord]) -> None:
     """Swap every original for its link, then make that durable."""
-    trees: set[Tree] = set()
     for file in files:
         tree, relative = site.original(file.key)
         try:
             tree.swap_in_link(relative, site.link_target(file.key), original=file.source.identity)
         except OSError as error:
             raise translated(error, str(tree.path(relative))) from error
-        trees.add(tree)
         site.progress("release", 1, file.source.fixity.size_bytes)
-    for tree in trees:
-        tree.sync()
+    site.sync_originals(file.key for file in files)
 
 
 def _record(site: Site, name: BundleName) -> None:

@@ -1,7 +1,7 @@
 """Everything a step works with, wired by `app.py`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -67,6 +67,15 @@ class Site:
         """Tree and path of an original. Raises `UnsafePath`, and as `tree`."""
         root, relative = self.repository.root_of(key)
         return self.tree(root), relative
+
+    def sync_originals(self, keys: Iterable[Key]) -> None:
+        """Make what was done at these originals' paths durable, on all the file systems that they lie on."""
+        paths: dict[Tree, list[str]] = {}
+        for key in keys:
+            tree, relative = self.original(key)
+            paths.setdefault(tree, []).append(relative)
+        for tree, those in paths.items():
+            tree.sync_around(those)
 
     def tree(self, root: Path) -> Tree:
         """A directory of the site, opened once and proved; what is not there in it has been proved too.

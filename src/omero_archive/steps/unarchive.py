@@ -88,8 +88,7 @@ def put_back(site: Site, name: BundleName) -> None:
             bundles.intend(connection, bundle, INTENT)
         for file, is_back in _restored(site, place, files):
             _restore(site, place, file, is_back=is_back)
-        for tree in {site.original(file.key)[0] for file in files}:
-            tree.sync()
+        site.sync_originals(file.key for file in files)
         _swap_back(site, place, files)
         _unmark(site, bundle)
 
@@ -153,7 +152,7 @@ def _copy_back(site: Site, file: FileRecord, near_path: str) -> None:
     read, near = file.source, site.near.tree
     reader = RecallReader(partial(open_near, near, near_path), near_path, read.fixity, read.attributes, site.lanes)
     write_temporary(reader, tree, relative)
-    tree.sync()
+    tree.sync_around([relative])
     if read_back(tree, temporary_of(relative), site.lanes) != _fast(read.fixity):
         tree.drop_temporary(relative)
         raise SourceUnreadable(f"{tree.path(relative)} was read back with other bytes than were written.")
@@ -165,7 +164,6 @@ def open_near(near: Tree, path: str) -> BinaryIO:
 
 
 def _swap_back(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
-    trees: set[Tree] = set()
     for file, is_back in _restored(site, place, files):
         tree, relative = site.original(file.key)
         if not is_back:
@@ -173,10 +171,8 @@ def _swap_back(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
                 tree.swap_in_file(relative, link_target=site.link_target(file.key))
             except OSError as error:
                 raise translated(error, str(tree.path(relative))) from error
-        trees.add(tree)
         site.progress("unarchive", 1, file.source.fixity.size_bytes)
-    for tree in trees:
-        tree.sync()
+    site.sync_originals(file.key for file in files)
 
 
 def _restored(site: Site, place: Place, files: Sequence[FileRecord]) -> Iterator[tuple[FileRecord, bool]]:

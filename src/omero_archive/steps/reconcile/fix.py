@@ -89,7 +89,7 @@ def _make_link(work: _Work) -> str:
     tree, relative = site.original(file.key)
     # OMERO may be on: the call fails if anything lies at the path by now.
     tree.make_link(relative, site.link_target(file.key))
-    tree.sync()
+    tree.sync_around([relative])
     return "made the link again"
 
 
@@ -101,7 +101,7 @@ def _drop_temporary(work: _Work) -> str:
     if left is not None and left.kind is not EntryKind.LINK and left.names < 2:
         raise WrongState(f"{printable(str(tree.path(temporary_of(relative))))} has bytes of its own; it stays.")
     tree.drop_temporary(relative)
-    tree.sync()
+    tree.sync_around([relative])
     return "took the temporary name away"
 
 
