@@ -14,18 +14,21 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from omero_archive import disk
 from omero_archive.catalogue import bundles, recalls
 from omero_archive.catalogue.bundles import Request
 from omero_archive.catalogue.tables import bundle
 from omero_archive.demo.postgres import EmbeddedPostgres
 from omero_archive.demo.site import DemoSite
-from omero_archive.errors import ArchiveError, Busy, FixityMismatch, NotEnoughSpace, ObjectMissing
+from omero_archive.errors import ArchiveError, Busy, FixityMismatch, NotEnoughSpace, ObjectMissing, OmeroIsOn
 from omero_archive.model import Key
 from omero_archive.states import CopyState, Decision, Permit, Residency
 from omero_archive.steps.add import add
 from omero_archive.steps.evict import evict, evict_dry
 from omero_archive.steps.permits import permits
+from omero_archive.steps.release import release
 from omero_archive.steps.room import _candidates
+from omero_archive.steps.unarchive import put_back
 from site_fixtures import (
     Facility,
     MakeFacility,
@@ -104,6 +107,41 @@ def test_near_on_another_file_system_gets_verified_copies(
     assert facility.work().done == 0
     facility.release(slug)
     assert facility.reads_as_before(slug)
+
+
+@pytest.mark.parametrize("step", ["release", "unarchive"])
+def test_omero_that_is_started_while_bytes_are_copied_stops_the_swap(
+    make_facility: MakeFacility, other_disk: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A release or an unarchive between two file systems may take hours, and OMERO be wanted again."""
+    facility = make_facility(near=other_disk)
+    facility.demo.archive_root.rmdir()
+    facility.demo.archive_root.symlink_to(other_disk)
+    facility.archive("ics")
+    if step == "unarchive":
+        facility.release("ics")
+    paths = {path: path.lstat().st_ino for path in facility.paths("ics")}
+    begin = release if step == "release" else put_back
+    on: list[psycopg.Connection] = []
+    utime = disk.utime
+
+    def copied(*arguments: Any, **times: Any) -> None:
+        utime(*arguments, **times)  # the last that is done to a copy
+        on.append(psycopg.connect(make_conninfo(facility.demo.omero_dsn, application_name="OMERO.Server")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "utime", copied)
+        with pytest.raises(OmeroIsOn, match="while its bytes were copied, OMERO was started"):
+            begin(facility.site, facility.name("ics"))
+    assert {path: path.lstat().st_ino for path in paths} == paths
+    assert facility.reads_as_before("ics")
+    for connection in on:
+        connection.close()
+    if step == "release":
+        facility.release("ics")
+    else:
+        facility.unarchive("ics")
+    assert facility.reads_as_before("ics")
 
 
 # ---- room

@@ -13,6 +13,7 @@ from omero_archive.catalogue.bundles import BundleRecord, FileRecord
 from omero_archive.errors import (
     BrokenInvariant,
     FixityMismatch,
+    OmeroIsOn,
     OriginalUnfit,
     SourceChanged,
     UnknownObject,
@@ -51,7 +52,8 @@ def release(site: Site, name: BundleName, *, rehash: bool = False) -> None:
             raise WrongState(f"{name} was changed in the catalogue meanwhile; it was not released. Run it again.")
         _intend(site, bundle, now_in_omero, why)
         mark_in_omero(site, bundle, now_in_omero)
-        bring_near(site, bundle, files)
+        if bring_near(site, bundle, files):
+            require_still_off(site, name)
         require_shown(site, files)
         _swap(site, files)
         _record(site, name)
@@ -232,12 +234,25 @@ def mark_in_omero(site: Site, bundle: BundleRecord, found: Bundle) -> None:
         bundles.set_marked(connection, bundle, True, detail)
 
 
-def bring_near(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> None:
-    """Give each original its second name in `near`; on another file system, a verified copy. Done once."""
+def require_still_off(site: Site, name: BundleName) -> None:
+    """Prove once more that OMERO is off, after bytes were copied: that may have taken hours. Raises `OmeroIsOn`."""
+    try:
+        site.prove_offline()
+    except OmeroIsOn as error:
+        raise OmeroIsOn(
+            f"{name}: while its bytes were copied, OMERO was started; no path was changed after that. {error}"
+        ) from error
+
+
+def bring_near(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) -> bool:
+    """Give each original its second name in `near`; on another file system, a verified copy. Done once.
+
+    Whether bytes were read, which takes its time.
+    """
     place = place_of(bundle, files)
     if site.near.is_in(place):
-        _require_twins(site, place, files)
-        return
+        return _require_twins(site, place, files)
+    was_copied = False
     site.near.prepare(place)
     for file in files:
         tree, relative = site.original(file.key)
@@ -248,7 +263,9 @@ def bring_near(site: Site, bundle: BundleRecord, files: Sequence[FileRecord]) ->
             if not is_elsewhere(error):
                 raise translated(error, str(site.near.tree.path(incoming))) from error
             _copy_near(site, file, incoming)
+            was_copied = True
     site.near.bring_in(place)
+    return was_copied
 
 
 def _copy_near(site: Site, file: FileRecord, incoming: str) -> None:
@@ -267,8 +284,9 @@ def _copy_near(site: Site, file: FileRecord, incoming: str) -> None:
         raise FixityMismatch(f"{near.path(incoming)} was read back with other bytes than were written.")
 
 
-def _require_twins(site: Site, place: Place, files: Sequence[FileRecord]) -> None:
-    """What lies near already must be these files, not what an older release left."""
+def _require_twins(site: Site, place: Place, files: Sequence[FileRecord]) -> bool:
+    """What lies near already must be these files, not what an older release left. Whether bytes were read for that."""
+    was_read = False
     for file in files:
         path = site.near.path_of(place, file.key)
         near = site.near.tree.look(path)
@@ -283,6 +301,8 @@ def _require_twins(site: Site, place: Place, files: Sequence[FileRecord]) -> Non
         fixity = file.source.fixity
         if read_back(site.near.tree, path, site.lanes) != (fixity.size_bytes, fixity.xxh3):
             raise BrokenInvariant(f"{file.key} lies near with other bytes; a person must look.")
+        was_read = True
+    return was_read
 
 
 def _swap(site: Site, files: Sequence[FileRecord]) -> None:

@@ -22,7 +22,7 @@ from omero_archive.omero.marks import unmark
 from omero_archive.states import Decision, Permit, Residency, permit_by_original
 from omero_archive.steps.originals import entries
 from omero_archive.steps.recall import recall
-from omero_archive.steps.release import load
+from omero_archive.steps.release import load, require_still_off
 from omero_archive.steps.rollback import begin_back, give_up, is_near
 from omero_archive.steps.site import Site, place_of
 from omero_archive.transfer import RecallReader, read_back, write_temporary
@@ -86,9 +86,10 @@ def put_back(site: Site, name: BundleName) -> None:
             site.near.put_back(place)
         with site.catalogue.begin() as connection:
             bundles.intend(connection, bundle, INTENT)
-        for file, is_back in _restored(site, place, files):
-            _restore(site, place, file, is_back=is_back)
+        was_copied = [_restore(site, place, file, is_back=is_back) for file, is_back in _restored(site, place, files)]
         site.sync_originals(file.key for file in files)
+        if any(was_copied):
+            require_still_off(site, name)
         _swap_back(site, place, files)
         _unmark(site, bundle)
 
@@ -130,12 +131,12 @@ def _load(site: Site, name: BundleName) -> tuple[BundleRecord, tuple[FileRecord,
         return bundle, bundles.files(connection, bundle.id)
 
 
-def _restore(site: Site, place: Place, file: FileRecord, *, is_back: bool) -> None:
-    """Prepare one original beside its link: a second name of the near file, or a verified copy of it."""
+def _restore(site: Site, place: Place, file: FileRecord, *, is_back: bool) -> bool:
+    """Prepare one original beside its link: a second name of the near file, or a verified copy of it; then True."""
     tree, relative = site.original(file.key)
     if is_back:
         tree.drop_temporary(relative)  # the link that an interrupted release had made to swap it in
-        return
+        return False
     near_path = site.near.path_of(place, file.key)
     try:
         tree.link_temporary_from(site.near.tree, near_path, relative)
@@ -145,6 +146,8 @@ def _restore(site: Site, place: Place, file: FileRecord, *, is_back: bool) -> No
         if not is_elsewhere(error):
             raise translated(error, str(tree.path(relative))) from error
         _copy_back(site, file, near_path)
+        return True
+    return False
 
 
 def _copy_back(site: Site, file: FileRecord, near_path: str) -> None:
