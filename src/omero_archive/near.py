@@ -222,6 +222,15 @@ class Near:
 
     # ---- going
 
+    def require_alone(self, place: Place) -> None:
+        """Raise `WrongState` if anything else lies in the directory of a bundle that is in."""
+        stranger = self._stranger(place)
+        if stranger is not None:
+            raise WrongState(
+                f"{printable(str(self.tree.path(stranger)))} lies in the directory of {place.name} and is not of it; "
+                f"{place.name} stays there. Unarchive first what it is of, or move it elsewhere; then run it again."
+            )
+
     def take_out(self, place: Place) -> None:
         """Make the bundle unreadable, in one rename. Its bytes are all still there afterwards.
 
@@ -231,12 +240,7 @@ class Near:
             return
         if self.is_taken_out(place):
             raise BrokenInvariant(f"{place.name} is both in {self.tree.root} and on its way out; a person must look.")
-        stranger = self._stranger(place)
-        if stranger is not None:
-            raise WrongState(
-                f"{printable(str(self.tree.path(stranger)))} lies in the directory of {place.name} and is not of it; "
-                f"{place.name} stays there. Unarchive first what it is of, or move it elsewhere; then run it again."
-            )
+        self.require_alone(place)
         self.tree.make_directories(_outgoing(place).rpartition("/")[0])
         self.tree.move_directory(self._visible(place), _outgoing(place))
         self.tree.sync()

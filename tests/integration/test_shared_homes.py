@@ -17,7 +17,7 @@ from omero_archive.model import Bundle, ObjectRef, ObjectType, ServiceName
 from omero_archive.omero.closure import bundles as closure
 from omero_archive.states import Decision, Residency
 from omero_archive.steps.add import add
-from omero_archive.steps.evict import evict
+from omero_archive.steps.evict import evict, evict_dry
 from omero_archive.steps.reconcile.look import Scope, look
 from omero_archive.steps.release import release, release_dry
 from omero_archive.steps.unarchive import unarchive
@@ -169,6 +169,8 @@ def test_what_is_not_of_the_bundle_is_not_taken_out_of_sight_with_it(facility: F
     stranger.write_bytes(b"somebody's")
     with pytest.raises(WrongState, match=r"\.DS_Store lies in the directory of .* move it elsewhere"):
         facility.evict(slug)
+    with pytest.raises(WrongState, match=r"\.DS_Store"):
+        evict_dry(facility.site, facility.name(slug))
     assert facility.residency(slug) is Residency.ONLINE
     assert facility.reads_as_before(slug)
     with pytest.raises(WrongState, match=r"\.DS_Store"):

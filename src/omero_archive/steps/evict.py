@@ -63,8 +63,11 @@ def evict_dry(site: Site, name: BundleName) -> int:
         _require_online(bundle)
         require_evictable(site, bundle)
         files = _files(site, bundle)
-        require_untouched(site, place_of(bundle, files), files)
-        require_closed(site, place_of(bundle, files))
+        place = place_of(bundle, files)
+        require_untouched(site, place, files)
+        require_closed(site, place)
+        if site.near.is_in(place):
+            site.near.require_alone(place)
         return sum(granted.size_bytes for granted in permits(site, bundle, dry_run=True).values())
 
 
