@@ -720,7 +720,8 @@ def temporary_of(relative: str) -> str:
 def finish(fd: int, attributes: FileAttributes) -> None:
     """Give an open file the owner, the mode and the mtime of its original, in the order that lets each stick.
 
-    The owner is kept where we may give files away (root); elsewhere the file stays ours.
+    The owner is kept where we may give files away (root); elsewhere the file stays ours, with its group where we are
+    in it.
     """
     _give(fd, attributes)
     disk.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
@@ -929,8 +930,11 @@ def _is_file_name(name: str) -> bool:
 
 def _give(fd: int, attributes: FileAttributes) -> None:
     """The owner, where we may give away, then the mode: the other way round the owner's change may take bits away."""
-    with contextlib.suppress(PermissionError):
+    try:
         disk.fchown(fd, attributes.uid, attributes.gid)
+    except PermissionError:
+        with contextlib.suppress(PermissionError):
+            disk.fchown(fd, -1, attributes.gid)  # one of our own groups we may give
     disk.fchmod(fd, attributes.mode)
 
 

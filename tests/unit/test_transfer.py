@@ -118,6 +118,26 @@ def test_the_owner_is_kept(tree: Tree, target: Tree, lanes: Lanes) -> None:
     assert (found.st_uid, found.st_gid) == (12345, 12346)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("groups", "kept"), [([12346], 12346), ([], 0)])
+def test_a_user_who_may_not_give_files_away_keeps_a_group_that_is_also_his(
+    tree: Tree, target: Tree, lanes: Lanes, groups: list[int], kept: int
+) -> None:
+    os.chown(put(tree.root, "x", b"bytes"), 12345, 12346)
+    os.chown(target.root, 65534, 0)
+    before = os.getgroups()
+    os.setgroups(groups)
+    os.seteuid(65534)
+    try:
+        write_temporary(SourceReader(tree, "x", original("x"), lanes), target, "x")
+    finally:
+        os.seteuid(0)
+        os.setgroups(before)
+    target.publish("x")
+    found = (target.root / "x").stat()
+    assert (found.st_uid, found.st_gid) == (65534, kept)
+
+
 def test_memory_does_not_grow_with_the_file(tree: Tree, target: Tree, lanes: Lanes) -> None:
     with (tree.root / "x").open("wb") as file:
         file.truncate(24 * PIECE_BYTES)
