@@ -80,6 +80,11 @@ def test_init_makes_a_database_that_only_a_service_file_names(command_site: Comm
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(named["dbname"]))))
 
 
+def test_images_of_an_object_is_wrong_use_that_says_what_to_ask(command_site: CommandSite) -> None:
+    for text in ("Image:1", "Dataset:5,7", "Fileset-1"):
+        assert f"`omero-archive files {text}` shows its images" in command_site.run("images", text, exits=2).stderr
+
+
 def test_no_name_moves_a_terminal(command_site: CommandSite) -> None:
     """Owners of images choose their names; an administrator looks at them, and at what went wrong with them."""
     site = command_site

@@ -57,6 +57,14 @@ def test_import_logs_are_not_counted(rows: Rows, database: OmeroDatabase) -> Non
     assert list(candidates(database, Filter())) == before
 
 
+def test_numbers_that_nobody_has_do_not_end_the_list(rows: Rows, database: OmeroDatabase) -> None:
+    rows.conn.execute("UPDATE pixels SET sizex = 2147483647, sizey = 2147483647, sizez = 2147483647 WHERE image = 4")
+    rows.conn.execute("UPDATE originalfile SET size = 9223372036854775807 WHERE path = 'a/1/'")
+    found = {candidate.name: candidate.size_bytes for candidate in candidates(database, Filter())}
+    assert found == {"Image-4": 2**63 - 1, "Fileset-1": 2**63 - 1, "Fileset-2": 500}
+    assert names(database, Filter(larger_than=500)) == ["Fileset-1", "Image-4"]
+
+
 def test_top_is_the_largest(rows: Rows, database: OmeroDatabase) -> None:
     assert names(database, Filter(top=2)) == ["Image-4", "Fileset-2"]
 

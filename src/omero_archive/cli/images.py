@@ -1,5 +1,6 @@
 """`images`: from a file to the images that need it."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -7,9 +8,12 @@ import typer
 from omero_archive.app import open_site
 from omero_archive.cli.options import Json, SettingsFile
 from omero_archive.cli.output import Output
-from omero_archive.cli.things import key_of
+from omero_archive.cli.things import is_object, key_of
+from omero_archive.errors import WrongUse
+from omero_archive.model import Key
 from omero_archive.omero.seeds import images_of
 from omero_archive.settings import load_settings, settings_file
+from omero_archive.steps.site import Site
 
 
 def images(
@@ -21,7 +25,7 @@ def images(
     output = Output(as_json=as_json)
     with open_site(load_settings(settings_file(settings))) as site:
         site.omero.check_version()
-        key = key_of(site, path)
+        key = _key(site, path)
         found = images_of(site.omero, key)
     output.say(f"{key}: {len(found)} images")
     output.table(
@@ -35,3 +39,9 @@ def images(
             "images": [{"id": i.id, "name": i.name, "owner": i.owner, "fileset": i.fileset} for i in found],
         }
     )
+
+
+def _key(site: Site, path: str) -> Key:
+    if is_object(path) and not os.path.lexists(path):
+        raise WrongUse(f"{path} is an object; `images` wants a file. `omero-archive files {path}` shows its images.")
+    return key_of(site, path)

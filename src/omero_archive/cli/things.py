@@ -41,6 +41,12 @@ def parse(site: Site, texts: Iterable[str]) -> list[ObjectRef | Key]:
     return things
 
 
+def is_object(text: str) -> bool:
+    """Whether a text names objects of OMERO, or a bundle, and no path."""
+    kind, colon, _ = text.partition(":")
+    return _BUNDLE.fullmatch(text) is not None or (bool(colon) and (kind.lower() in _TYPES or kind.lower() in _ALIASES))
+
+
 def key_of(site: Site, text: str) -> Key:
     """The key of a path: absolute, relative to where we are, or relative to OMERO's data directory."""
     here = Path(os.path.abspath(text))

@@ -41,6 +41,7 @@ class Candidate:
     missing_thumbnails: int  # images whose thumbnail was never made, and could not be while offline
 
 
+_MOST = 2**63 - 1  # nonsense in one row, such as dimensions that nobody has, must not end the list of all others
 _NO_BYTES = "('Directory', 'Repository', 'application/omero-log-file')"
 
 # First whatever passes the conditions that need no sums, then the sums over those only. What PostgreSQL knows of its
@@ -93,7 +94,8 @@ WITH tagged AS (
     WHERE coalesce(o.mimetype, '') NOT IN {_NO_BYTES}
     UNION ALL
     SELECT c.is_image, c.id,
-           (p.sizex::bigint * p.sizey * p.sizez * p.sizec * p.sizet * t.bitsize + 7) / 8, 1, 0, NULL, 0
+           least(div(p.sizex::numeric * p.sizey * p.sizez * p.sizec * p.sizet * t.bitsize + 7, 8), {_MOST})::bigint,
+           1, 0, NULL, 0
     FROM chosen AS c JOIN pixels AS p ON p.image = c.id JOIN pixelstype AS t ON t.id = p.pixelstype
     WHERE c.is_image
     UNION ALL
@@ -103,7 +105,8 @@ WITH tagged AS (
     SELECT c.is_image, c.id, 0, 0, 1, i.acquisitiondate, {_BARE}
     FROM chosen AS c JOIN image AS i ON i.id = c.id WHERE c.is_image
 ), summed AS (
-    SELECT is_image, id, sum(size)::bigint AS size, sum(files) AS files, sum(images) AS images, sum(bare) AS bare
+    SELECT is_image, id, least(sum(size), {_MOST})::bigint AS size, sum(files) AS files, sum(images) AS images,
+           sum(bare) AS bare
     FROM part GROUP BY is_image, id
     HAVING sum(files) > 0 AND sum(images) > 0
        AND (%(larger_than)s::bigint IS NULL OR sum(size) > %(larger_than)s)
