@@ -3,13 +3,14 @@
 import gc
 import os
 import sys
-from io import TextIOWrapper
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from omero_archive.cli.listed import Commands
 from omero_archive.cli.options import EXIT_CODES, SettingsFile
+from omero_archive.cli.streams import prepare
 from omero_archive.errors import ArchiveError
 
 app = typer.Typer(
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     # sixteenth of a run over 10 000 files.
     gc.set_threshold(50_000, 20, 20)
     if arguments is None:
-        _speak_utf_8()
+        prepare()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app(given)
@@ -81,18 +82,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(70)
 
 
-def _speak_utf_8() -> None:
-    """Begin anew in Python's UTF-8 mode where the locale has another encoding.
-
-    There a name of a file would be read as other letters, and written so into the archive's manifests.
-    """
-    if sys.getfilesystemencoding() != "utf-8":
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same program
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may ask for one that lacks letters
-
-
 def _tell(error: ArchiveError, given: list[str]) -> None:
     from omero_archive.cli.harmless import harmless
     from omero_archive.cli.output import Output
@@ -100,5 +89,7 @@ def _tell(error: ArchiveError, given: list[str]) -> None:
     kind = type(error)
     sentence = (kind.__doc__ or "").strip().splitlines()[0]
     output = Output(as_json="--json" in given)
-    output.document({"error": {"type": kind.__name__, "sentence": sentence, "text": str(error)}})
-    output.messages.print(harmless(f"{sentence}\n{error}"), markup=False)
+    with suppress(OSError):  # on a full disk too
+        output.messages.print(harmless(f"{sentence}\n{error}"), markup=False)
+    with suppress(SystemExit):  # the exit code is that of what went wrong first
+        output.document({"error": {"type": kind.__name__, "sentence": sentence, "text": str(error)}})

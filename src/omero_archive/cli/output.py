@@ -13,6 +13,7 @@ from rich.console import Console
 
 from omero_archive.cli.columns import pages
 from omero_archive.cli.harmless import harmless, in_one_line
+from omero_archive.cli.streams import written
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,25 +29,29 @@ class Output:
 
     def say(self, text: str) -> None:
         """A sentence for people, in one line."""
-        if not self.as_json:
-            self.console.print(in_one_line(text), markup=False)
+        self._print(in_one_line(text))
 
     def text(self, text: str) -> None:
         """A text of many lines for people, such as a file."""
-        if not self.as_json:
-            self.console.print(harmless(text), markup=False)
+        self._print(harmless(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table for people, shown as its rows come; numbers are right-aligned."""
         if not self.as_json:
             for page in pages(columns, rows):
-                self.console.print(page, markup=False)
+                self._print(page)
 
     def document(self, payload: Mapping[str, object]) -> None:
         """The JSON document for programs."""
         if self.as_json:
-            json.dump(payload, sys.stdout, default=_plain, indent=2)
-            sys.stdout.write("\n")
+            with written():
+                json.dump(payload, sys.stdout, default=_plain, indent=2)
+                sys.stdout.write("\n")
+
+    def _print(self, text: str) -> None:
+        if not self.as_json:
+            with written():
+                self.console.print(text, markup=False)
 
     @contextmanager
     def progress(self) -> Iterator["Bars"]:
